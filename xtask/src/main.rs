@@ -1,0 +1,2 @@
+//! The Terrace server.
+fn main() {}
