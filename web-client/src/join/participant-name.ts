@@ -1,0 +1,11 @@
+/** The rule the server applies to names too: 1–64 characters, no control characters. */
+export const MAX_NAME_LENGTH = 64;
+
+export function cleanName(typed: string): string {
+  return typed.trim().replace(/\s+/gu, ' ');
+}
+
+export function isValidName(name: string): boolean {
+  const length = [...name].length;
+  return length >= 1 && length <= MAX_NAME_LENGTH && !/\p{Cc}/u.test(name);
+}
