@@ -1,0 +1,168 @@
+// Starts the real `terrace` binary on free ports with a data folder of its own, and ends it again.
+//
+// Invariant: whatever a test does, the process it started is gone when the test file ends.
+
+import { spawn, execFileSync } from 'node:child_process';
+import { createHmac } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { until } from './waiting.mjs';
+
+const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
+
+/** The key pair that `--dev` brings. */
+export const DEV_KEY = 'devkey';
+export const DEV_SECRET = 'secret';
+
+/** The binary under test: `TERRACE_BIN`, else the newest of the usual places. */
+export function terraceBinary() {
+  if (process.env.TERRACE_BIN) return process.env.TERRACE_BIN;
+  const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
+  const found = ['release', 'debug'].map((profile) => join(target, profile, 'terrace')).find(existsSync);
+  if (!found) throw new Error(`no terrace binary under ${target}: run "cargo build --release -p server" first`);
+  return found;
+}
+
+/** A TCP port that was free a moment ago. */
+export function freeTcpPort() {
+  return new Promise((done, failed) => {
+    const probe = createServer();
+    probe.once('error', failed);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => done(port));
+    });
+  });
+}
+
+/** A UDP port that was free a moment ago, with room above it for a second shard. */
+export function freeUdpPort() {
+  return new Promise((done, failed) => {
+    const probe = createSocket('udp4');
+    probe.once('error', failed);
+    probe.bind(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => done(port));
+    });
+  });
+}
+
+/** A server under test. `restart` keeps ports and data. */
+export class Server {
+  static async start(options = {}) {
+    // For working on the tests themselves: an already running server that speaks the same protocol.
+    if (process.env.TERRACE_TEST_URL) {
+      const server = new Server();
+      server.url = process.env.TERRACE_TEST_URL;
+      return server;
+    }
+    const server = new Server();
+    server.data = mkdtempSync(join(tmpdir(), 'terrace-test-'));
+    server.port = await freeTcpPort();
+    server.udpPort = await freeUdpPort();
+    server.metricsPort = await freeTcpPort();
+    server.tls = options.tls ?? false;
+    server.url = `${server.tls ? 'https' : 'http'}://127.0.0.1:${server.port}`;
+    server.metricsUrl = `http://127.0.0.1:${server.metricsPort}`;
+    server.extraEnvironment = options.environment ?? {};
+    await server.#spawn();
+    return server;
+  }
+
+  environment() {
+    return {
+      ...process.env,
+      TERRACE_HTTP__LISTEN: `127.0.0.1:${this.port}`,
+      TERRACE_METRICS__LISTEN: `127.0.0.1:${this.metricsPort}`,
+      TERRACE_MEDIA__UDP_PORT: String(this.udpPort),
+      TERRACE_DATA__FOLDER: this.data,
+      ...(this.tls ? { TERRACE_HTTP__TLS: 'self-made' } : {}),
+      ...this.extraEnvironment,
+    };
+  }
+
+  async #spawn() {
+    this.log = '';
+    this.process = spawn(terraceBinary(), ['serve', '--dev'], {
+      env: this.environment(),
+      cwd: this.data,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const keep = (chunk) => {
+      this.log = (this.log + chunk).slice(-200_000);
+    };
+    this.process.stdout.on('data', keep);
+    this.process.stderr.on('data', keep);
+    this.exited = new Promise((done) => this.process.once('exit', (code, signal) => done({ code, signal })));
+    await until(`terrace is ready on ${this.metricsUrl}`, async () => {
+      if (this.process.exitCode !== null) throw new Error(`terrace ended with ${this.process.exitCode}:\n${this.log}`);
+      return (await fetch(`${this.metricsUrl}/readyz`).catch(() => null))?.ok;
+    });
+  }
+
+  /** Asks the process to end as a service manager would, and waits for it. */
+  async terminate() {
+    if (!this.process) return undefined;
+    this.process.kill('SIGTERM');
+    const impatience = setTimeout(() => this.process.kill('SIGKILL'), 30_000);
+    const how = await this.exited;
+    clearTimeout(impatience);
+    return how;
+  }
+
+  /** A new process on the ports and data of the old one. */
+  async restart() {
+    await this.terminate();
+    await this.#spawn();
+  }
+
+  async stop() {
+    if (!this.process) return;
+    if (this.process.exitCode === null && this.process.signalCode === null) this.process.kill('SIGKILL');
+    await this.exited;
+    rmSync(this.data, { recursive: true, force: true });
+  }
+
+  /** Runs a `terrace` command against this server's configuration and returns what it printed. */
+  command(...words) {
+    return execFileSync(terraceBinary(), words, { env: this.environment(), cwd: this.data, encoding: 'utf8' });
+  }
+
+  /** Makes a meeting and returns its link and ten-digit code. */
+  createMeeting(name = '例会') {
+    const printed = this.command('meeting', 'create', '--name', name);
+    const code = printed.match(/(?<!\d)(\d{10}|\d{3}[ -]\d{3}[ -]\d{4}|\d{3}[ -]\d{4}[ -]\d{3}|\d{4}[ -]\d{3}[ -]\d{3})(?!\d)/)?.[1]?.replace(/\D/g, '');
+    if (!code) throw new Error(`no meeting code in what "terrace meeting create" printed:\n${printed}`);
+    const link = printed.match(/https?:\/\/\S+/)?.[0] ?? `${this.url}/m/${code}`;
+    return { code, link };
+  }
+
+  /** The WebSocket address for SDKs. */
+  get socketUrl() {
+    return this.url.replace(/^http/, 'ws');
+  }
+}
+
+const base64url = (value) => Buffer.from(value).toString('base64url');
+
+/** A join token as the LiveKit SDKs make it. */
+export function token({ room, identity, name = identity, grants = {}, lifetime = 3600, secret = DEV_SECRET, key = DEV_KEY }) {
+  const now = Math.floor(Date.now() / 1000);
+  const header = base64url(JSON.stringify({ alg: 'HS256', typ: 'JWT' }));
+  const claims = base64url(
+    JSON.stringify({
+      iss: key,
+      sub: identity,
+      name,
+      nbf: now - 5,
+      exp: now + lifetime,
+      video: { roomJoin: true, room, canPublish: true, canSubscribe: true, canPublishData: true, canUpdateOwnMetadata: true, ...grants },
+    }),
+  );
+  const signature = createHmac('sha256', secret).update(`${header}.${claims}`).digest('base64url');
+  return `${header}.${claims}.${signature}`;
+}
