@@ -1,1 +1,29 @@
-//! Media core.
+//! The media core: a selective forwarding unit as a state machine.
+//!
+//! [`Shard`] takes packets, [`Command`]s and time, and gives packets, [`Event`]s and the next
+//! deadline. It opens no socket, reads no clock and starts no thread; [`driver`] does that around
+//! it. It knows connections, tracks and subscriptions, but neither rooms nor people: who may do
+//! what is decided before a command reaches it.
+//!
+//! Invariants:
+//! - What a peer sends can cost that packet or that connection, never another connection.
+//! - A subscriber's sequence numbers have a gap only where the publisher's had one; its
+//!   timestamps and VP8 picture ids never jump at a change of layer, and a change of layer
+//!   happens at a keyframe.
+//! - Everything kept per connection is bounded by a named constant.
+
+mod command;
+pub mod driver;
+mod layer;
+mod peer;
+mod sdp;
+mod shard;
+mod subscription;
+mod track;
+mod vp8;
+
+pub use command::{
+    Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,
+    Selection, TrackId, TrackKind,
+};
+pub use shard::{Shard, ShardConfig, Transmit};
