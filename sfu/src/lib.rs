@@ -18,9 +18,11 @@ mod layer;
 mod peer;
 mod sdp;
 mod shard;
+mod payload;
+mod rewrite;
 mod subscription;
 mod track;
-mod vp8;
+
 
 pub use command::{
     Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,

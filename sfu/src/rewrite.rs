@@ -1,0 +1,214 @@
+//! The numbers of one outgoing stream: how a packet of whichever layer is numbered for one
+//! subscriber.
+//!
+//! `out = source + delta` for sequence number, timestamp and VP8's running numbers. Deltas change
+//! only at [`Rewrite::switch`], so that a gap in the output is a gap in the source, and a
+//! subscriber's NACK still means something.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::payload::Vp8;
+use crate::track::Packet;
+
+/// The timestamp after a switch is taken from the sender reports of both layers only if it is
+/// within this of what the packets' arrival says; a publisher's wrong clock is not followed.
+const SENDER_REPORT_TOLERANCE: Duration = Duration::from_millis(500);
+
+/// A packet's new numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    /// Extended sequence number; its upper part is the roll-over counter.
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    /// PictureID, TL0PICIDX and KEYIDX, where the packet has them.
+    pub(crate) vp8: Option<Vp8>,
+}
+
+#[derive(Debug)]
+struct Deltas {
+    /// Source packets before this one belong to before the switch.
+    first_source: u64,
+    sequence: u64,
+    timestamp: u32,
+    picture_id: u16,
+    tl0_pic_idx: u8,
+    key_idx: u8,
+}
+
+#[derive(Debug)]
+struct Last {
+    sequence: u64,
+    timestamp: u32,
+    arrived: Instant,
+    vp8: Vp8,
+}
+
+/// Numbers for one outgoing stream.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    deltas: Option<Deltas>,
+    last: Option<Last>,
+    clock_rate: u32,
+}
+
+impl Rewrite {
+    pub(crate) fn new(clock_rate: u32) -> Self {
+        Rewrite { deltas: None, last: None, clock_rate }
+    }
+
+    /// Follows another source from `first` on; it becomes the next packet of the output.
+    /// `by_reports` is how far `first` lies after the last forwarded packet by the sender reports
+    /// of both sources, in clock units, where both are known.
+    pub(crate) fn switch(&mut self, first: &Packet, by_reports: Option<i64>, random: &mut impl Rng) {
+        let vp8 = first.vp8.unwrap_or_default();
+        let (sequence, timestamp, next) = match &self.last {
+            // The first number lies below 2^15 so that its roll-over counter is 0 for everyone.
+            None => (u64::from(random.random::<u16>() >> 1), random.random(), Vp8::default()),
+            Some(last) => {
+                let arrival = first.arrived.saturating_duration_since(last.arrived);
+                let by_arrival = (arrival.as_secs_f64() * f64::from(self.clock_rate)) as i64;
+                let tolerance =
+                    (SENDER_REPORT_TOLERANCE.as_secs_f64() * f64::from(self.clock_rate)) as i64;
+                let step = by_reports
+                    .filter(|step| (step - by_arrival).abs() <= tolerance)
+                    .unwrap_or(by_arrival)
+                    .clamp(1, i64::from(i32::MAX / 2));
+                let next = Vp8 {
+                    picture_id: last.vp8.picture_id.map(|(id, wide)| (id.wrapping_add(1), wide)),
+                    tl0_pic_idx: last.vp8.tl0_pic_idx.map(|index| index.wrapping_add(1)),
+                    key_idx: last.vp8.key_idx.map(|index| index.wrapping_add(1)),
+                    starts_keyframe: false,
+                };
+                (last.sequence + 1, last.timestamp.wrapping_add(step as u32), next)
+            }
+        };
+        let id = |vp8: &Vp8| vp8.picture_id.map(|(id, _)| id);
+        self.deltas = Some(Deltas {
+            first_source: first.sequence,
+            sequence: sequence.wrapping_sub(first.sequence),
+            timestamp: timestamp.wrapping_sub(first.timestamp),
+            picture_id: delta(id(&next), id(&vp8), u16::wrapping_sub),
+            tl0_pic_idx: delta(next.tl0_pic_idx, vp8.tl0_pic_idx, u8::wrapping_sub),
+            key_idx: delta(next.key_idx, vp8.key_idx, u8::wrapping_sub),
+        });
+    }
+
+    /// The numbers of a packet of the current source; `None` for one from before the switch.
+    pub(crate) fn number(&mut self, packet: &Packet) -> Option<Numbers> {
+        let deltas = self.deltas.as_ref()?;
+        if packet.sequence < deltas.first_source {
+            return None;
+        }
+        let sequence = packet.sequence.wrapping_add(deltas.sequence);
+        let timestamp = packet.timestamp.wrapping_add(deltas.timestamp);
+        let vp8 = packet.vp8.map(|vp8| Vp8 {
+            picture_id: vp8.picture_id.map(|(id, wide)| {
+                let mask = if wide { 0x7fff } else { 0x7f };
+                (id.wrapping_add(deltas.picture_id) & mask, wide)
+            }),
+            tl0_pic_idx: vp8.tl0_pic_idx.map(|index| index.wrapping_add(deltas.tl0_pic_idx)),
+            key_idx: vp8.key_idx.map(|index| index.wrapping_add(deltas.key_idx) & 0x1f),
+            starts_keyframe: vp8.starts_keyframe,
+        });
+        if self.last.as_ref().is_none_or(|last| sequence > last.sequence) {
+            self.last = Some(Last {
+                sequence,
+                timestamp,
+                arrived: packet.arrived,
+                vp8: vp8.unwrap_or_default(),
+            });
+        }
+        Some(Numbers { sequence, timestamp, vp8 })
+    }
+}
+
+fn delta<T: Default>(next: Option<T>, first: Option<T>, subtract: fn(T, T) -> T) -> T {
+    match (next, first) {
+        (Some(next), Some(first)) => subtract(next, first),
+        _ => T::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn packet(sequence: u64, timestamp: u32, picture: u16, arrived: Instant) -> Packet {
+        Packet {
+            sequence,
+            timestamp,
+            marker: false,
+            payload_type: 96.into(),
+            payload: Arc::from([0u8; 4]),
+            arrived,
+            starts_keyframe: false,
+            vp8: Some(Vp8 {
+                picture_id: Some((picture, true)),
+                tl0_pic_idx: Some(picture as u8),
+                key_idx: Some(picture as u8 & 0x1f),
+                starts_keyframe: false,
+            }),
+            extensions: Default::default(),
+        }
+    }
+
+    proptest! {
+        /// Two layers with unrelated numbers, switched between at random: the output counts on by
+        /// one, its time never goes back, and the picture ids have no jump.
+        #[test]
+        fn switches_leave_no_seam(
+            start in any::<[u16; 4]>(),
+            times in any::<[u32; 2]>(),
+            switches in proptest::collection::vec(any::<bool>(), 1..200),
+        ) {
+            let begin = Instant::now();
+            let mut random = rand::rng();
+            let mut rewrite = Rewrite::new(90_000);
+            let mut current = None;
+            let mut previous: Option<Numbers> = None;
+            for (index, &layer) in switches.iter().enumerate() {
+                let at = begin + Duration::from_millis(33) * index as u32;
+                let side = usize::from(layer);
+                let packet = packet(
+                    u64::from(start[side]) + index as u64,
+                    times[side].wrapping_add(2970 * index as u32),
+                    (start[side + 2].wrapping_add(index as u16)) & 0x7fff,
+                    at,
+                );
+                if current != Some(layer) {
+                    rewrite.switch(&packet, None, &mut random);
+                    current = Some(layer);
+                }
+                let now = rewrite.number(&packet).expect("a packet after its switch");
+                if let Some(before) = previous {
+                    prop_assert_eq!(now.sequence, before.sequence + 1);
+                    let step = now.timestamp.wrapping_sub(before.timestamp);
+                    prop_assert!((2900..3050).contains(&step), "step {}", step);
+                    let (was, is) = (before.vp8.unwrap(), now.vp8.unwrap());
+                    prop_assert_eq!((was.picture_id.unwrap().0 + 1) & 0x7fff, is.picture_id.unwrap().0);
+                    prop_assert_eq!(was.tl0_pic_idx.unwrap().wrapping_add(1), is.tl0_pic_idx.unwrap());
+                    prop_assert_eq!((was.key_idx.unwrap() + 1) & 0x1f, is.key_idx.unwrap());
+                } else {
+                    prop_assert!(now.sequence < 1 << 15);
+                }
+                previous = Some(now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_in_the_source_stays_a_gap_and_a_late_packet_finds_its_place() {
+        let now = Instant::now();
+        let mut rewrite = Rewrite::new(90_000);
+        rewrite.switch(&packet(100, 0, 1, now), None, &mut rand::rng());
+        let first = rewrite.number(&packet(100, 0, 1, now)).unwrap();
+        let third = rewrite.number(&packet(102, 0, 1, now)).unwrap();
+        let second = rewrite.number(&packet(101, 0, 1, now)).unwrap();
+        assert_eq!([second.sequence, third.sequence], [first.sequence + 1, first.sequence + 2]);
+        assert_eq!(rewrite.number(&packet(99, 0, 0, now)), None, "from before the switch");
+    }
+}

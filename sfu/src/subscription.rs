@@ -1,0 +1,40 @@
+//! One subscriber of one track: what is sent to it now, and what it is waiting for.
+
+use str0m::media::{Mid, Pt};
+
+use crate::command::{ConnectionId, Selection};
+use crate::rewrite::Rewrite;
+
+/// How a payload type of the publisher is sent to this subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub(crate) source: Pt,
+    /// `None`: the subscriber's client does not take this codec.
+    pub(crate) target: Option<Pt>,
+    /// RED arrives and the subscriber takes none: only the newest block goes on.
+    pub(crate) unwrap_red: bool,
+}
+
+/// One subscriber of one track.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) connection: ConnectionId,
+    pub(crate) stream_name: String,
+    pub(crate) track_name: String,
+    pub(crate) selection: Selection,
+    /// The subscriber's m-line, once agreed.
+    pub(crate) mid: Option<Mid>,
+    /// The layer being sent.
+    pub(crate) current: Option<usize>,
+    /// The layer that shall be sent; reached at its next keyframe.
+    pub(crate) target: Option<usize>,
+    pub(crate) rewrite: Rewrite,
+    pub(crate) mapped: Option<Mapped>,
+}
+
+impl Subscription {
+    /// Whether a keyframe of the target layer is awaited.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.mid.is_some() && self.target.is_some() && self.target != self.current
+    }
+}

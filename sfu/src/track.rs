@@ -1,0 +1,147 @@
+//! A published track: its layers as they arrive, and who is subscribed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use str0m::media::{Mid, Pt, Rid};
+use str0m::rtp::{ExtensionValues, Ssrc};
+
+use crate::command::{Codec, ConnectionId, Publication, Quality, TrackId, TrackKind};
+use crate::subscription::Subscription;
+
+/// A layer without a packet for this long is not live, and its subscribers are moved. Longer than
+/// the pauses of a screen share at one frame per second.
+pub(crate) const LAYER_SILENCE: Duration = Duration::from_millis(2500);
+
+/// How long a keyframe request for one layer suppresses the next.
+/// Shorter makes a newcomer's picture appear sooner; longer saves the publisher's uplink
+/// when a hundred people join in the same second.
+const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Packets remembered per layer, so that the parts of a keyframe that overtook its first packet
+/// are still there when a subscriber starts with it.
+const RECENT_PACKETS: usize = 32;
+
+/// A received packet, decrypted.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    /// Extended sequence number of the publisher's stream.
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    /// The publisher's payload type.
+    pub(crate) payload_type: Pt,
+    pub(crate) payload: Arc<[u8]>,
+    pub(crate) arrived: Instant,
+    pub(crate) starts_keyframe: bool,
+    pub(crate) vp8: Option<crate::payload::Vp8>,
+    /// Header extensions that go on to subscribers.
+    pub(crate) extensions: ExtensionValues,
+}
+
+/// One layer of a track; a track without simulcast has one.
+#[derive(Debug)]
+pub(crate) struct LayerState {
+    pub(crate) quality: Quality,
+    pub(crate) rid: Option<Rid>,
+    pub(crate) ssrc: Option<Ssrc>,
+    pub(crate) last_packet: Option<Instant>,
+    /// The publisher's pair of wall clock and RTP time, from its last sender report.
+    pub(crate) report: Option<(SystemTime, u32)>,
+    pub(crate) recent: VecDeque<Packet>,
+    keyframe_asked: Option<Instant>,
+}
+
+impl LayerState {
+    pub(crate) fn new(quality: Quality, rid: Option<Rid>) -> Self {
+        LayerState {
+            quality,
+            rid,
+            ssrc: None,
+            last_packet: None,
+            report: None,
+            recent: VecDeque::new(),
+            keyframe_asked: None,
+        }
+    }
+
+    pub(crate) fn is_live(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|last| now.saturating_duration_since(last) < LAYER_SILENCE)
+    }
+
+    /// Whether a keyframe may be asked for now; remembers that it was.
+    pub(crate) fn may_ask_keyframe(&mut self, now: Instant) -> bool {
+        let waits = self
+            .keyframe_asked
+            .is_some_and(|asked| now.saturating_duration_since(asked) < KEYFRAME_REQUEST_INTERVAL);
+        if !waits {
+            self.keyframe_asked = Some(now);
+        }
+        !waits
+    }
+
+    pub(crate) fn remember(&mut self, packet: &Packet) {
+        if self.recent.len() == RECENT_PACKETS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(packet.clone());
+    }
+
+    /// Where `packet` lies on the publisher's wall clock, by its last sender report.
+    pub(crate) fn wall_clock(&self, timestamp: u32, clock_rate: u32) -> Option<f64> {
+        let (ntp, rtp) = self.report?;
+        let since_epoch = ntp.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64();
+        let offset = f64::from(timestamp.wrapping_sub(rtp) as i32);
+        Some(since_epoch + offset / f64::from(clock_rate))
+    }
+}
+
+/// A published track.
+pub(crate) struct Track {
+    pub(crate) id: TrackId,
+    pub(crate) owner: ConnectionId,
+    pub(crate) publication: Publication,
+    /// The m-line, once agreed.
+    pub(crate) mid: Option<Mid>,
+    pub(crate) codec: Option<Codec>,
+    pub(crate) is_muted: bool,
+    pub(crate) layers: Vec<LayerState>,
+    pub(crate) subscriptions: Vec<Subscription>,
+    /// Sum and count of RFC 6464 levels since the last report.
+    pub(crate) loudness: (u32, u32),
+}
+
+impl Track {
+    pub(crate) fn new(id: TrackId, owner: ConnectionId, publication: Publication) -> Self {
+        Track {
+            id,
+            owner,
+            publication,
+            mid: None,
+            codec: None,
+            is_muted: false,
+            layers: Vec::new(),
+            subscriptions: Vec::new(),
+            loudness: (0, 0),
+        }
+    }
+
+    pub(crate) fn clock_rate(&self) -> u32 {
+        match self.publication.kind {
+            TrackKind::Audio => 48_000,
+            TrackKind::Video => 90_000,
+        }
+    }
+
+    pub(crate) fn subscription(&mut self, connection: ConnectionId) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.connection == connection)
+    }
+
+    /// The layer that a subscriber's selection calls for now.
+    pub(crate) fn choose(&self, selection: crate::command::Selection, now: Instant) -> Option<usize> {
+        let layers: Vec<_> =
+            self.layers.iter().map(|layer| (layer.quality, layer.is_live(now))).collect();
+        crate::layer::choose(&layers, selection)
+    }
+}
