@@ -108,6 +108,8 @@ pub struct Publication {
     pub codecs: Vec<Codec>,
     /// The announced layers, lowest first; empty for audio.
     pub layers: Vec<Layer>,
+    /// Whether Opus may come in RED (RFC 2198); false for stereo and end-to-end encrypted sound.
+    pub is_red_allowed: bool,
 }
 
 /// What a subscriber wants of a track.

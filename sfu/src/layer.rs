@@ -8,7 +8,12 @@ pub(crate) fn choose(layers: &[(Quality, bool)], selection: Selection) -> Option
     if !selection.is_enabled {
         return None;
     }
-    let live = || layers.iter().enumerate().filter(|(_, (_, is_live))| *is_live);
+    let live = || {
+        layers
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, is_live))| *is_live)
+    };
     live()
         .filter(|(_, (quality, _))| *quality <= selection.quality)
         .max_by_key(|(_, (quality, _))| *quality)
@@ -23,18 +28,44 @@ mod tests {
 
     #[test]
     fn the_best_live_layer_within_the_wish_is_chosen() {
-        let wish = |quality| Selection { is_enabled: true, quality };
+        let wish = |quality| Selection {
+            is_enabled: true,
+            quality,
+        };
         let all = [(Low, true), (Medium, true), (High, true)];
         for (layers, selection, expected) in [
             (all, wish(High), Some(2)),
             (all, wish(Medium), Some(1)),
             (all, wish(Low), Some(0)),
-            ([(Low, true), (Medium, false), (High, false)], wish(High), Some(0)),
-            ([(Low, false), (Medium, false), (High, true)], wish(Low), Some(2)),
-            ([(Low, false), (Medium, false), (High, false)], wish(High), None),
-            (all, Selection { is_enabled: false, quality: High }, None),
+            (
+                [(Low, true), (Medium, false), (High, false)],
+                wish(High),
+                Some(0),
+            ),
+            (
+                [(Low, false), (Medium, false), (High, true)],
+                wish(Low),
+                Some(2),
+            ),
+            (
+                [(Low, false), (Medium, false), (High, false)],
+                wish(High),
+                None,
+            ),
+            (
+                all,
+                Selection {
+                    is_enabled: false,
+                    quality: High,
+                },
+                None,
+            ),
         ] {
-            assert_eq!(choose(&layers, selection), expected, "{layers:?} {selection:?}");
+            assert_eq!(
+                choose(&layers, selection),
+                expected,
+                "{layers:?} {selection:?}"
+            );
         }
     }
 }

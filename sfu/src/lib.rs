@@ -14,18 +14,18 @@
 
 mod command;
 pub mod driver;
+mod egress;
 mod layer;
+mod payload;
 mod peer;
+mod rewrite;
 mod sdp;
 mod shard;
-mod payload;
-mod rewrite;
 mod subscription;
 mod track;
-
 
 pub use command::{
     Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,
     Selection, TrackId, TrackKind,
 };
-pub use shard::{Shard, ShardConfig, Transmit};
+pub use shard::{Shard, ShardConfig, Totals, Transmit};

@@ -40,7 +40,9 @@ fn vp9_starts_keyframe(payload: &[u8]) -> bool {
             None => return false,
         };
     }
-    payload.get(at).is_some_and(|layer| (layer >> 1) & 0x07 == 0)
+    payload
+        .get(at)
+        .is_some_and(|layer| (layer >> 1) & 0x07 == 0)
 }
 
 /// RFC 6184 §5.2: a sequence parameter set or an IDR slice, alone, first in an aggregate, or
@@ -162,9 +164,15 @@ mod tests {
     #[test]
     fn h264_keyframes_are_found_alone_aggregated_and_fragmented() {
         assert!(starts_keyframe(Codec::H264, &[0x67, 1]));
-        assert!(starts_keyframe(Codec::H264, &[0x78, 0, 2, 0x09, 0x10, 0, 1, 0x67]));
+        assert!(starts_keyframe(
+            Codec::H264,
+            &[0x78, 0, 2, 0x09, 0x10, 0, 1, 0x67]
+        ));
         assert!(starts_keyframe(Codec::H264, &[0x7c, 0x85]));
-        assert!(!starts_keyframe(Codec::H264, &[0x7c, 0x05]), "not the first fragment");
+        assert!(
+            !starts_keyframe(Codec::H264, &[0x7c, 0x05]),
+            "not the first fragment"
+        );
         assert!(!starts_keyframe(Codec::H264, &[0x41, 1]));
     }
 

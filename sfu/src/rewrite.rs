@@ -55,17 +55,30 @@ pub(crate) struct Rewrite {
 
 impl Rewrite {
     pub(crate) fn new(clock_rate: u32) -> Self {
-        Rewrite { deltas: None, last: None, clock_rate }
+        Rewrite {
+            deltas: None,
+            last: None,
+            clock_rate,
+        }
     }
 
     /// Follows another source from `first` on; it becomes the next packet of the output.
     /// `by_reports` is how far `first` lies after the last forwarded packet by the sender reports
     /// of both sources, in clock units, where both are known.
-    pub(crate) fn switch(&mut self, first: &Packet, by_reports: Option<i64>, random: &mut impl Rng) {
+    pub(crate) fn switch(
+        &mut self,
+        first: &Packet,
+        by_reports: Option<i64>,
+        random: &mut impl Rng,
+    ) {
         let vp8 = first.vp8.unwrap_or_default();
         let (sequence, timestamp, next) = match &self.last {
             // The first number lies below 2^15 so that its roll-over counter is 0 for everyone.
-            None => (u64::from(random.random::<u16>() >> 1), random.random(), Vp8::default()),
+            None => (
+                u64::from(random.random::<u16>() >> 1),
+                random.random(),
+                Vp8::default(),
+            ),
             Some(last) => {
                 let arrival = first.arrived.saturating_duration_since(last.arrived);
                 let by_arrival = (arrival.as_secs_f64() * f64::from(self.clock_rate)) as i64;
@@ -76,12 +89,19 @@ impl Rewrite {
                     .unwrap_or(by_arrival)
                     .clamp(1, i64::from(i32::MAX / 2));
                 let next = Vp8 {
-                    picture_id: last.vp8.picture_id.map(|(id, wide)| (id.wrapping_add(1), wide)),
+                    picture_id: last
+                        .vp8
+                        .picture_id
+                        .map(|(id, wide)| (id.wrapping_add(1), wide)),
                     tl0_pic_idx: last.vp8.tl0_pic_idx.map(|index| index.wrapping_add(1)),
                     key_idx: last.vp8.key_idx.map(|index| index.wrapping_add(1)),
                     starts_keyframe: false,
                 };
-                (last.sequence + 1, last.timestamp.wrapping_add(step as u32), next)
+                (
+                    last.sequence + 1,
+                    last.timestamp.wrapping_add(step as u32),
+                    next,
+                )
             }
         };
         let id = |vp8: &Vp8| vp8.picture_id.map(|(id, _)| id);
@@ -108,11 +128,19 @@ impl Rewrite {
                 let mask = if wide { 0x7fff } else { 0x7f };
                 (id.wrapping_add(deltas.picture_id) & mask, wide)
             }),
-            tl0_pic_idx: vp8.tl0_pic_idx.map(|index| index.wrapping_add(deltas.tl0_pic_idx)),
-            key_idx: vp8.key_idx.map(|index| index.wrapping_add(deltas.key_idx) & 0x1f),
+            tl0_pic_idx: vp8
+                .tl0_pic_idx
+                .map(|index| index.wrapping_add(deltas.tl0_pic_idx)),
+            key_idx: vp8
+                .key_idx
+                .map(|index| index.wrapping_add(deltas.key_idx) & 0x1f),
             starts_keyframe: vp8.starts_keyframe,
         });
-        if self.last.as_ref().is_none_or(|last| sequence > last.sequence) {
+        if self
+            .last
+            .as_ref()
+            .is_none_or(|last| sequence > last.sequence)
+        {
             self.last = Some(Last {
                 sequence,
                 timestamp,
@@ -120,7 +148,11 @@ impl Rewrite {
                 vp8: vp8.unwrap_or_default(),
             });
         }
-        Some(Numbers { sequence, timestamp, vp8 })
+        Some(Numbers {
+            sequence,
+            timestamp,
+            vp8,
+        })
     }
 }
 
@@ -208,7 +240,14 @@ mod tests {
         let first = rewrite.number(&packet(100, 0, 1, now)).unwrap();
         let third = rewrite.number(&packet(102, 0, 1, now)).unwrap();
         let second = rewrite.number(&packet(101, 0, 1, now)).unwrap();
-        assert_eq!([second.sequence, third.sequence], [first.sequence + 1, first.sequence + 2]);
-        assert_eq!(rewrite.number(&packet(99, 0, 0, now)), None, "from before the switch");
+        assert_eq!(
+            [second.sequence, third.sequence],
+            [first.sequence + 1, first.sequence + 2]
+        );
+        assert_eq!(
+            rewrite.number(&packet(99, 0, 0, now)),
+            None,
+            "from before the switch"
+        );
     }
 }

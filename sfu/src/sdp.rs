@@ -35,7 +35,9 @@ pub(crate) fn check_size(sdp: &str) -> Result<(), String> {
     }
     let lines = sdp.lines().filter(|line| line.starts_with("m=")).count();
     if lines > MAX_MEDIA_LINES {
-        return Err(format!("the SDP has {lines} m-lines, more than {MAX_MEDIA_LINES}"));
+        return Err(format!(
+            "the SDP has {lines} m-lines, more than {MAX_MEDIA_LINES}"
+        ));
     }
     Ok(())
 }
@@ -110,7 +112,10 @@ pub(crate) fn edit(sdp: &str, edits: &[(String, Edit)]) -> String {
 fn write_section(out: &mut String, lines: &[&str], in_media: bool, edits: &[(String, Edit)]) {
     let mid = lines.iter().find_map(|line| line.strip_prefix("a=mid:"));
     let edit = match mid {
-        Some(mid) if in_media => edits.iter().find(|(of, _)| of == mid.trim()).map(|(_, edit)| edit),
+        Some(mid) if in_media => edits
+            .iter()
+            .find(|(of, _)| of == mid.trim())
+            .map(|(_, edit)| edit),
         _ => None,
     };
     for line in lines {
@@ -120,7 +125,10 @@ fn write_section(out: &mut String, lines: &[&str], in_media: bool, edits: &[(Str
                 let formats = words.split_off(words.len().min(3));
                 let number = |format: &&str| format.parse::<u8>().ok();
                 let preferred = first.iter().filter_map(|wanted| {
-                    formats.iter().find(|format| number(format) == Some(*wanted)).copied()
+                    formats
+                        .iter()
+                        .find(|format| number(format) == Some(*wanted))
+                        .copied()
                 });
                 let rest = formats
                     .iter()
@@ -181,9 +189,14 @@ mod tests {
 
     #[test]
     fn a_place_in_use_is_named_and_an_idle_one_is_silent() {
-        let name = Edit::Name { stream: "PA|TR".into(), track: "TR".into() };
+        let name = Edit::Name {
+            stream: "PA|TR".into(),
+            track: "TR".into(),
+        };
         let named = edit(ANSWER, &[("1".into(), name)]);
-        assert!(named.contains("a=msid:PA|TR TR\r\n") && named.contains("a=ssrc:5 msid:PA|TR TR\r\n"));
+        assert!(
+            named.contains("a=msid:PA|TR TR\r\n") && named.contains("a=ssrc:5 msid:PA|TR TR\r\n")
+        );
         let idle = edit(ANSWER, &[("1".into(), Edit::Idle)]);
         assert!(idle.contains("a=inactive") && !idle.contains("a=ssrc") && !idle.contains("msid"));
         assert!(idle.contains("a=recvonly"), "other sections stay");

@@ -19,8 +19,6 @@ pub(crate) struct Mapped {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) connection: ConnectionId,
-    pub(crate) stream_name: String,
-    pub(crate) track_name: String,
     pub(crate) selection: Selection,
     /// The subscriber's m-line, once agreed.
     pub(crate) mid: Option<Mid>,

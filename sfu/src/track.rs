@@ -67,7 +67,8 @@ impl LayerState {
     }
 
     pub(crate) fn is_live(&self, now: Instant) -> bool {
-        self.last_packet.is_some_and(|last| now.saturating_duration_since(last) < LAYER_SILENCE)
+        self.last_packet
+            .is_some_and(|last| now.saturating_duration_since(last) < LAYER_SILENCE)
     }
 
     /// Whether a keyframe may be asked for now; remembers that it was.
@@ -91,7 +92,10 @@ impl LayerState {
     /// Where `packet` lies on the publisher's wall clock, by its last sender report.
     pub(crate) fn wall_clock(&self, timestamp: u32, clock_rate: u32) -> Option<f64> {
         let (ntp, rtp) = self.report?;
-        let since_epoch = ntp.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64();
+        let since_epoch = ntp
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?
+            .as_secs_f64();
         let offset = f64::from(timestamp.wrapping_sub(rtp) as i32);
         Some(since_epoch + offset / f64::from(clock_rate))
     }
@@ -135,13 +139,22 @@ impl Track {
     }
 
     pub(crate) fn subscription(&mut self, connection: ConnectionId) -> Option<&mut Subscription> {
-        self.subscriptions.iter_mut().find(|subscription| subscription.connection == connection)
+        self.subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.connection == connection)
     }
 
     /// The layer that a subscriber's selection calls for now.
-    pub(crate) fn choose(&self, selection: crate::command::Selection, now: Instant) -> Option<usize> {
-        let layers: Vec<_> =
-            self.layers.iter().map(|layer| (layer.quality, layer.is_live(now))).collect();
+    pub(crate) fn choose(
+        &self,
+        selection: crate::command::Selection,
+        now: Instant,
+    ) -> Option<usize> {
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .map(|layer| (layer.quality, layer.is_live(now)))
+            .collect();
         crate::layer::choose(&layers, selection)
     }
 }

@@ -1,0 +1,272 @@
+//! Gives a shard its thread, its sockets and the time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::command::{Command, Event};
+use crate::shard::{Shard, ShardConfig, Totals};
+
+/// Kernel buffer asked for in each direction, in bytes: a keyframe for a hundred subscribers at
+/// once. The kernel may give less.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Datagrams read in one turn before everybody else gets theirs.
+const DATAGRAMS_PER_TURN: usize = 64;
+
+/// The longest datagram taken; WebRTC stays below 1,500.
+const MAX_DATAGRAM: usize = 2048;
+
+const WAKE: Token = Token(usize::MAX);
+
+/// Where a shard listens and what it tells clients.
+#[derive(Clone, Debug, Default)]
+pub struct DriverConfig {
+    /// UDP addresses to listen on. An unspecified address (`0.0.0.0`, `[::]`) stands for each of
+    /// this machine's addresses of that family.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses told to clients instead of the listened ones, such as a router's public address
+    /// that is forwarded here. Empty: the listened ones.
+    pub announce: Vec<IpAddr>,
+}
+
+enum Message {
+    Command(Command),
+    Shutdown,
+}
+
+/// A running shard.
+#[derive(Clone)]
+pub struct ShardHandle {
+    messages: Sender<Message>,
+    waker: Arc<Waker>,
+    totals: Arc<Mutex<Totals>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    candidates: Arc<[SocketAddr]>,
+}
+
+impl ShardHandle {
+    /// Queues a command. Ignored after [`ShardHandle::shutdown`].
+    pub fn send(&self, command: Command) {
+        if self.messages.send(Message::Command(command)).is_ok() {
+            // A failed wake-up only delays the command to the next deadline.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// The shard's totals, at most a fraction of a second old.
+    pub fn metrics(&self) -> Totals {
+        *self
+            .totals
+            .lock()
+            .expect("the totals are only copied under this lock")
+    }
+
+    /// The addresses at which clients reach the shard.
+    pub fn candidates(&self) -> &[SocketAddr] {
+        &self.candidates
+    }
+
+    /// Ends the shard's thread and waits for it.
+    pub fn shutdown(&self) {
+        let _ = self.messages.send(Message::Shutdown);
+        let _ = self.waker.wake();
+        let thread = self
+            .thread
+            .lock()
+            .expect("the thread is only taken under this lock")
+            .take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Socket {
+    socket: UdpSocket,
+    candidate: SocketAddr,
+}
+
+/// Opens the sockets and starts the thread; `sink` is called on it with everything the shard
+/// tells, and must not block.
+///
+/// # Errors
+/// When an address can't be listened on, or there is none.
+pub fn start(
+    config: DriverConfig,
+    sink: impl FnMut(Event) + Send + 'static,
+) -> io::Result<ShardHandle> {
+    let poll = Poll::new()?;
+    let mut sockets = open_sockets(&config)?;
+    for (at, socket) in sockets.iter_mut().enumerate() {
+        poll.registry()
+            .register(&mut socket.socket, Token(at), Interest::READABLE)?;
+    }
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    let (messages, inbox) = mpsc::channel();
+    let totals = Arc::new(Mutex::new(Totals::default()));
+    let candidates: Arc<[SocketAddr]> = sockets.iter().map(|socket| socket.candidate).collect();
+    let shard = Shard::new(
+        ShardConfig {
+            candidates: candidates.to_vec(),
+        },
+        Instant::now(),
+    );
+    let shared = totals.clone();
+    let thread = std::thread::Builder::new()
+        .name("shard".into())
+        .spawn(move || run(poll, sockets, shard, inbox, shared, sink))?;
+    Ok(ShardHandle {
+        messages,
+        waker,
+        totals,
+        thread: Arc::new(Mutex::new(Some(thread))),
+        candidates,
+    })
+}
+
+fn open_sockets(config: &DriverConfig) -> io::Result<Vec<Socket>> {
+    let mut addresses = Vec::new();
+    for listen in &config.listen {
+        if !listen.ip().is_unspecified() {
+            addresses.push(*listen);
+            continue;
+        }
+        let mut own: Vec<IpAddr> = if_addrs::get_if_addrs()?
+            .into_iter()
+            .map(|interface| interface.ip())
+            .filter(|ip| ip.is_ipv4() == listen.is_ipv4() && !is_link_local(ip))
+            .collect();
+        if own.iter().any(|ip| !ip.is_loopback()) {
+            own.retain(|ip| !ip.is_loopback());
+        }
+        addresses.extend(own.into_iter().map(|ip| SocketAddr::new(ip, listen.port())));
+    }
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+        // Smaller buffers than asked for only mean that bursts are lost earlier.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into()).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("can't listen on UDP {address}: {error}"),
+            )
+        })?;
+        let socket = UdpSocket::from_std(StdUdpSocket::from(socket));
+        let local = socket.local_addr()?;
+        let announced = config
+            .announce
+            .iter()
+            .find(|ip| ip.is_ipv4() == local.is_ipv4());
+        let candidate = SocketAddr::new(announced.copied().unwrap_or(local.ip()), local.port());
+        sockets.push(Socket { socket, candidate });
+    }
+    if sockets.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrNotAvailable,
+            "there is no UDP address to listen on; name one in media.listen",
+        ));
+    }
+    Ok(sockets)
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+fn run(
+    mut poll: Poll,
+    sockets: Vec<Socket>,
+    mut shard: Shard,
+    inbox: Receiver<Message>,
+    totals: Arc<Mutex<Totals>>,
+    mut sink: impl FnMut(Event),
+) {
+    let mut events = Events::with_capacity(64);
+    let mut buffer = [0; MAX_DATAGRAM];
+    let mut readable = vec![true; sockets.len()];
+    loop {
+        let wait = if readable.iter().any(|readable| *readable) {
+            Duration::ZERO
+        } else {
+            shard.deadline().saturating_duration_since(Instant::now())
+        };
+        if let Err(error) = poll.poll(&mut events, Some(wait))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "the media thread can't wait for packets and ends; restart the server");
+            return;
+        }
+        for event in &events {
+            if let Some(readable) = readable.get_mut(event.token().0) {
+                *readable = true;
+            }
+        }
+        loop {
+            match inbox.try_recv() {
+                Ok(Message::Command(command)) => shard.command(Instant::now(), command),
+                Ok(Message::Shutdown) | Err(mpsc::TryRecvError::Disconnected) => {
+                    flush(&mut shard, &sockets, &mut sink);
+                    return;
+                }
+                Err(mpsc::TryRecvError::Empty) => break,
+            }
+        }
+        for (socket, readable) in sockets.iter().zip(&mut readable) {
+            for _ in 0..DATAGRAMS_PER_TURN {
+                match socket.socket.recv_from(&mut buffer) {
+                    Ok((length, source)) => {
+                        shard.receive(Instant::now(), source, socket.candidate, &buffer[..length]);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        *readable = false;
+                        break;
+                    }
+                    // ICMP errors of earlier sends come here; they concern no packet of ours.
+                    Err(_) => {}
+                }
+            }
+        }
+        let now = Instant::now();
+        if shard.deadline() <= now {
+            shard.advance(now);
+            *totals
+                .lock()
+                .expect("the totals are only copied under this lock") = shard.totals();
+        }
+        flush(&mut shard, &sockets, &mut sink);
+    }
+}
+
+fn flush(shard: &mut Shard, sockets: &[Socket], sink: &mut impl FnMut(Event)) {
+    while let Some(transmit) = shard.poll_transmit() {
+        if let Some(socket) = sockets
+            .iter()
+            .find(|socket| socket.candidate == transmit.source)
+        {
+            // A full buffer or an unreachable client loses this datagram; NACK repairs it.
+            let _ = socket
+                .socket
+                .send_to(&transmit.contents, transmit.destination);
+        }
+    }
+    while let Some(event) = shard.poll_event() {
+        sink(event);
+    }
+}

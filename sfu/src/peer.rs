@@ -1,0 +1,806 @@
+//! One WebRTC connection: str0m around one client, its m-lines and its data channels.
+//!
+//! Every change of the engine is followed by [`Peer::drain`] before the next one; that is str0m's
+//! contract.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::format::PayloadParams;
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
+use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, RtpWrite, Ssrc};
+use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
+
+use crate::command::{
+    Channel, Codec, ConnectionId, LineReport, Publication, Role, TrackId, TrackKind,
+};
+use crate::sdp::{self, Edit, Section};
+use crate::shard::Transmit;
+
+/// How often a connection's line is reported.
+pub(crate) const LINE_REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bytes of reliable messages kept for a client that does not read them (or whose channel is not
+/// open yet) before its connection is closed.
+const DATA_BACKLOG_BYTES: usize = 1 << 20;
+
+/// Bytes that the data channels of one connection may hold unsent inside the engine.
+const DATA_BUFFERED_BYTES: usize = 256 * 1024;
+
+/// Turns of the engine without new input in one drain; more would mean that it never rests.
+const DRAIN_TURNS: usize = 16;
+
+/// A subscription that has no m-line yet.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) track: TrackId,
+    pub(crate) kind: TrackKind,
+    pub(crate) stream_name: String,
+    pub(crate) track_name: String,
+}
+
+/// An m-line on which we send.
+#[derive(Debug)]
+struct Place {
+    mid: Mid,
+    kind: TrackKind,
+    wanted: Option<Wanted>,
+    /// The client has been told what is sent here.
+    is_agreed: bool,
+    /// The client's last answer from us says that nothing is sent here, so that it may be given
+    /// to another track: a browser announces a track only on the way from inactive to sending.
+    is_idle: bool,
+    /// Something was sent here before: a new track gets new SSRCs.
+    was_used: bool,
+}
+
+/// A track whose m-line was found in the client's offer.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) track: TrackId,
+    pub(crate) mid: Mid,
+    pub(crate) codec: Codec,
+    pub(crate) rids: Vec<Rid>,
+}
+
+/// What came of an offer.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    pub(crate) sdp: String,
+    pub(crate) mids: Vec<(String, String)>,
+    pub(crate) bound: Vec<Bound>,
+    pub(crate) ended: Vec<TrackId>,
+    pub(crate) agreed: Vec<(TrackId, Mid)>,
+}
+
+/// One connection.
+pub(crate) struct Peer {
+    pub(crate) id: ConnectionId,
+    pub(crate) role: Role,
+    rtc: Rtc,
+    /// When the engine wants to be called next.
+    pub(crate) deadline: Instant,
+    pending_offer: Option<SdpPendingOffer>,
+    needs_offer: bool,
+    restart_ice: bool,
+    wanted: Vec<Wanted>,
+    places: Vec<Place>,
+    asked_places: bool,
+    pub(crate) announced: Vec<(TrackId, Publication)>,
+    bound: Vec<(Mid, TrackId)>,
+    lines: Vec<Section>,
+    /// Where packets of an SSRC belong.
+    pub(crate) sources: Vec<(Ssrc, TrackId, usize)>,
+    channels: [Option<ChannelId>; 2],
+    backlog: VecDeque<Arc<[u8]>>,
+    backlog_bytes: usize,
+    /// When a datagram of the client was last accepted.
+    pub(crate) heard: Instant,
+    pub(crate) is_silent: bool,
+    pub(crate) is_connected: bool,
+    /// Since when the connection is being set up; `None` until there is a description.
+    pub(crate) connecting_since: Option<Instant>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) line: LineReport,
+    total_bytes: (u64, u64),
+}
+
+impl Peer {
+    pub(crate) fn new(
+        id: ConnectionId,
+        role: Role,
+        candidates: &[SocketAddr],
+        now: Instant,
+    ) -> Self {
+        let mut extensions = ExtensionMap::standard();
+        let dependency =
+            Extension::with_serializer(DEPENDENCY_DESCRIPTOR_URI, DependencyDescriptor);
+        extensions.set(DEPENDENCY_DESCRIPTOR_ID, dependency);
+        let mut rtc = RtcConfig::new()
+            .set_rtp_mode(true)
+            .set_ice_lite(true)
+            .clear_codecs()
+            .enable_opus(true, true)
+            .enable_vp8(true)
+            .enable_h264(true)
+            .enable_vp9(true)
+            .enable_av1(true)
+            .set_extension_map(extensions)
+            .set_stats_interval(Some(LINE_REPORT_INTERVAL))
+            .set_sctp_max_buffered_amount(DATA_BUFFERED_BYTES)
+            .build(now);
+        for address in candidates {
+            if let Ok(candidate) = Candidate::host(*address, "udp") {
+                rtc.add_local_candidate(candidate);
+            }
+        }
+        Peer {
+            id,
+            role,
+            rtc,
+            deadline: now,
+            pending_offer: None,
+            needs_offer: role == Role::Subscribe,
+            restart_ice: false,
+            wanted: Vec::new(),
+            places: Vec::new(),
+            asked_places: false,
+            announced: Vec::new(),
+            bound: Vec::new(),
+            lines: Vec::new(),
+            sources: Vec::new(),
+            channels: [None; 2],
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            heard: now,
+            is_silent: false,
+            is_connected: false,
+            connecting_since: None,
+            addresses: Vec::new(),
+            line: LineReport::default(),
+            total_bytes: (0, 0),
+        }
+    }
+
+    /// The ICE user name fragment by which the client's STUN requests are told from others'.
+    pub(crate) fn user_fragment(&mut self) -> String {
+        self.rtc.direct_api().local_ice_credentials().ufrag
+    }
+
+    pub(crate) fn accepts(&self, input: &Input) -> bool {
+        self.rtc.accepts(input)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.rtc.is_alive()
+    }
+
+    /// Gives the engine a datagram or the time. An error means that the engine gave up.
+    pub(crate) fn input(&mut self, input: Input) -> Result<(), str0m::RtcError> {
+        self.rtc.handle_input(input)
+    }
+
+    /// Takes everything out of the engine until it only waits.
+    pub(crate) fn drain(
+        &mut self,
+        now: Instant,
+        transmits: &mut VecDeque<Transmit>,
+        events: &mut VecDeque<(ConnectionId, RtcEvent)>,
+    ) -> Result<(), str0m::RtcError> {
+        for _ in 0..DRAIN_TURNS {
+            let timeout = loop {
+                match self.rtc.poll_output()? {
+                    Output::Timeout(timeout) => break timeout,
+                    Output::Transmit(transmit) => transmits.push_back(Transmit {
+                        source: transmit.source,
+                        destination: transmit.destination,
+                        contents: transmit.contents.into(),
+                    }),
+                    Output::Event(event) => events.push_back((self.id, event)),
+                }
+            };
+            self.deadline = timeout;
+            if timeout > now {
+                return Ok(());
+            }
+            self.rtc.handle_input(Input::Timeout(now))?;
+        }
+        self.deadline = now + Duration::from_millis(1);
+        Ok(())
+    }
+
+    /// Hands a packet to the stream of an m-line; the caller drains.
+    pub(crate) fn write(&mut self, mid: Mid, write: RtpWrite, _now: Instant) {
+        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
+            stream.write_rtp(write);
+        }
+    }
+
+    /// Asks the client for a keyframe of one of its streams; the caller drains.
+    pub(crate) fn ask_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, rid) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+
+    /// Which track and m-line an SSRC belongs to, by the engine's books.
+    pub(crate) fn find_source(&mut self, ssrc: Ssrc) -> Option<(TrackId, Option<Rid>)> {
+        let mut direct = self.rtc.direct_api();
+        let stream = direct.stream_rx(&ssrc)?;
+        let (mid, rid) = (stream.mid(), stream.rid());
+        self.track_of(mid).map(|track| (track, rid))
+    }
+
+    pub(crate) fn track_of(&self, mid: Mid) -> Option<TrackId> {
+        self.bound
+            .iter()
+            .find(|(of, _)| *of == mid)
+            .map(|(_, track)| *track)
+    }
+
+    /// The track sent on an m-line.
+    pub(crate) fn sent_on(&self, mid: Mid) -> Option<TrackId> {
+        let place = self.places.iter().find(|place| place.mid == mid)?;
+        place.wanted.as_ref().map(|wanted| wanted.track)
+    }
+
+    /// The parameters agreed for an m-line, in our order.
+    fn agreed_params(&self, mid: Mid) -> Vec<PayloadParams> {
+        let Some(media) = self.rtc.media(mid) else {
+            return Vec::new();
+        };
+        let agreed = media.remote_pts();
+        self.rtc
+            .codec_config()
+            .params()
+            .iter()
+            .filter(|params| agreed.contains(&params.pt()))
+            .copied()
+            .collect()
+    }
+
+    /// The parameters behind a payload type that the client sends, and whether it is RED.
+    pub(crate) fn received_as(&self, payload_type: Pt) -> Option<(PayloadParams, bool)> {
+        self.rtc.codec_config().params().iter().find_map(|params| {
+            if params.pt() == payload_type {
+                Some((*params, false))
+            } else if params.red() == Some(payload_type) {
+                Some((*params, true))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// The payload type with which something is sent on our m-line, and whether RED must be
+    /// unwrapped for it. `None`: the client does not take the codec.
+    pub(crate) fn send_as(
+        &self,
+        mid: Mid,
+        source: &PayloadParams,
+        is_red: bool,
+    ) -> Option<(Pt, bool)> {
+        let params = self.agreed_params(mid);
+        let of_codec = || {
+            params
+                .iter()
+                .filter(|params| params.spec().codec == source.spec().codec)
+        };
+        let same_mode = |params: &&PayloadParams| {
+            params.spec().format.packetization_mode == source.spec().format.packetization_mode
+        };
+        let found = of_codec()
+            .find(|params| params.spec() == source.spec())
+            .or_else(|| of_codec().find(same_mode))
+            .or_else(|| of_codec().next())?;
+        match (is_red, found.red()) {
+            (true, Some(red)) => Some((red, false)),
+            (true, None) => Some((found.pt(), true)),
+            (false, _) => Some((found.pt(), false)),
+        }
+    }
+
+    /// Wants to send a track. Returns at once; the m-line comes with a negotiation.
+    pub(crate) fn want(&mut self, wanted: Wanted) {
+        self.wanted.push(wanted);
+        self.needs_offer = true;
+    }
+
+    /// No longer sends a track.
+    pub(crate) fn unwant(&mut self, track: TrackId) {
+        self.wanted.retain(|wanted| wanted.track != track);
+        for place in &mut self.places {
+            if place
+                .wanted
+                .as_ref()
+                .is_some_and(|wanted| wanted.track == track)
+            {
+                place.wanted = None;
+                place.is_idle = false;
+                self.needs_offer = true;
+            }
+        }
+    }
+
+    pub(crate) fn restart_ice(&mut self) {
+        self.restart_ice = true;
+        self.needs_offer = true;
+    }
+
+    /// How many more places the client must bring; also `Some((0, 0))` when it only needs to
+    /// negotiate again. `None` when nothing is to be asked now.
+    pub(crate) fn places_needed(&mut self) -> Option<(u32, u32)> {
+        if self.role != Role::Single
+            || !self.needs_offer
+            || self.asked_places
+            || self.connecting_since.is_none()
+        {
+            return None;
+        }
+        self.needs_offer = false;
+        self.asked_places = true;
+        let missing = |kind| {
+            let wanted = self
+                .wanted
+                .iter()
+                .filter(|wanted| wanted.kind == kind)
+                .count();
+            let free = self
+                .places
+                .iter()
+                .filter(|place| place.kind == kind && place.wanted.is_none() && place.is_idle)
+                .count();
+            wanted.saturating_sub(free) as u32
+        };
+        Some((missing(TrackKind::Audio), missing(TrackKind::Video)))
+    }
+
+    /// Our next offer, where one is due and none is under way.
+    pub(crate) fn make_offer(&mut self) -> Option<String> {
+        if self.role != Role::Subscribe || !self.needs_offer || self.pending_offer.is_some() {
+            return None;
+        }
+        self.needs_offer = false;
+        let is_first = self.connecting_since.is_none();
+        let mut api = self.rtc.sdp_api();
+        if is_first {
+            api.add_channel_with_config(ChannelConfig {
+                label: "_reliable".into(),
+                ..Default::default()
+            });
+            api.add_channel_with_config(ChannelConfig {
+                label: "_lossy".into(),
+                ordered: false,
+                reliability: Reliability::MaxRetransmits { retransmits: 0 },
+                ..Default::default()
+            });
+        }
+        if std::mem::take(&mut self.restart_ice) && !is_first {
+            api.ice_restart(true);
+        }
+        self.places.retain(|place| {
+            if place.wanted.is_none() {
+                api.stop_media(place.mid);
+            }
+            place.wanted.is_some()
+        });
+        for wanted in self.wanted.drain(..) {
+            let kind = match wanted.kind {
+                TrackKind::Audio => MediaKind::Audio,
+                TrackKind::Video => MediaKind::Video,
+            };
+            let mid = api.add_media(
+                kind,
+                Direction::SendOnly,
+                Some(wanted.stream_name.clone()),
+                Some(wanted.track_name.clone()),
+                None,
+            );
+            self.places.push(Place {
+                mid,
+                kind: wanted.kind,
+                wanted: Some(wanted),
+                is_agreed: false,
+                is_idle: false,
+                was_used: false,
+            });
+        }
+        let (offer, pending) = api.apply()?;
+        self.pending_offer = Some(pending);
+        Some(offer.to_sdp_string())
+    }
+
+    /// Takes the client's answer. Returns the tracks whose m-lines are agreed now.
+    pub(crate) fn accept_answer(
+        &mut self,
+        sdp: &str,
+        now: Instant,
+    ) -> Result<Vec<(TrackId, Mid)>, String> {
+        sdp::check_size(sdp)?;
+        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
+        let pending = self
+            .pending_offer
+            .take()
+            .ok_or("there is no offer to answer")?;
+        self.connecting_since.get_or_insert(now);
+        if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
+            self.needs_offer = true;
+            return Err(error.to_string());
+        }
+        let mut agreed = Vec::new();
+        for place in &mut self.places {
+            if let (false, Some(wanted)) = (place.is_agreed, &place.wanted) {
+                place.is_agreed = true;
+                agreed.push((wanted.track, place.mid));
+            }
+        }
+        Ok(agreed)
+    }
+
+    /// Takes the client's offer and makes the answer.
+    pub(crate) fn accept_offer(&mut self, sdp: &str, now: Instant) -> Result<Answered, String> {
+        sdp::check_size(sdp)?;
+        let offer = SdpOffer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
+        let lines = sdp::sections(sdp);
+        self.give_idle_places();
+        let answer = self
+            .rtc
+            .sdp_api()
+            .accept_offer(offer)
+            .map_err(|error| error.to_string())?;
+        self.connecting_since.get_or_insert(now);
+        self.asked_places = false;
+        self.lines = lines;
+        let mut answered = Answered::default();
+        let mut edits = Vec::new();
+        self.unbind_stopped(&mut answered);
+        self.bind_announced(&mut answered, &mut edits);
+        if self.role == Role::Single {
+            self.take_new_places();
+            self.name_places(&mut answered, &mut edits);
+            self.needs_offer |= !self.wanted.is_empty();
+        }
+        answered.sdp = sdp::edit(&answer.to_sdp_string(), &edits);
+        Ok(answered)
+    }
+
+    /// Binds a track announced after the offer that brought its m-line.
+    pub(crate) fn bind_late(&mut self) -> Vec<Bound> {
+        let mut answered = Answered::default();
+        self.bind_announced(&mut answered, &mut Vec::new());
+        answered.bound
+    }
+
+    fn give_idle_places(&mut self) {
+        for place in &mut self.places {
+            if place.wanted.is_some() || !place.is_idle {
+                continue;
+            }
+            let Some(at) = self
+                .wanted
+                .iter()
+                .position(|wanted| wanted.kind == place.kind)
+            else {
+                continue;
+            };
+            place.wanted = Some(self.wanted.remove(at));
+            place.is_idle = false;
+            place.is_agreed = false;
+            if place.was_used {
+                let mut direct = self.rtc.direct_api();
+                let (ssrc, rtx) = (direct.new_ssrc(), direct.new_ssrc());
+                let has_rtx = direct
+                    .stream_tx_by_mid(place.mid, None)
+                    .is_some_and(|stream| stream.rtx().is_some());
+                direct.reset_stream_tx(place.mid, None, ssrc, has_rtx.then_some(rtx));
+            }
+        }
+    }
+
+    fn take_new_places(&mut self) {
+        for line in &self.lines {
+            let mid: Mid = line.mid.as_str().into();
+            let is_place = (line.is_audio || line.is_video)
+                && line.is_receiving
+                && !line.is_sending
+                && !line.is_stopped;
+            if !is_place || self.places.iter().any(|place| place.mid == mid) {
+                continue;
+            }
+            let kind = if line.is_audio {
+                TrackKind::Audio
+            } else {
+                TrackKind::Video
+            };
+            let at = self.wanted.iter().position(|wanted| wanted.kind == kind);
+            let wanted = at.map(|at| self.wanted.remove(at));
+            self.places.push(Place {
+                mid,
+                kind,
+                wanted,
+                is_agreed: false,
+                is_idle: false,
+                was_used: false,
+            });
+        }
+    }
+
+    fn name_places(&mut self, answered: &mut Answered, edits: &mut Vec<(String, Edit)>) {
+        for place in &mut self.places {
+            let mid = place.mid.to_string();
+            match &place.wanted {
+                Some(wanted) => {
+                    place.was_used = true;
+                    answered.mids.push((mid.clone(), wanted.track_name.clone()));
+                    edits.push((
+                        mid,
+                        Edit::Name {
+                            stream: wanted.stream_name.clone(),
+                            track: wanted.track_name.clone(),
+                        },
+                    ));
+                    if !place.is_agreed {
+                        place.is_agreed = true;
+                        answered.agreed.push((wanted.track, place.mid));
+                    }
+                }
+                None => {
+                    place.is_idle = true;
+                    edits.push((mid, Edit::Idle));
+                }
+            }
+        }
+    }
+
+    fn unbind_stopped(&mut self, answered: &mut Answered) {
+        let lines = &self.lines;
+        self.bound.retain(|(mid, track)| {
+            let line = lines
+                .iter()
+                .find(|line| Mid::from(line.mid.as_str()) == *mid);
+            let goes_on = line.is_some_and(|line| line.is_sending && !line.is_stopped);
+            if !goes_on {
+                answered.ended.push(*track);
+            }
+            goes_on
+        });
+    }
+
+    fn bind_announced(&mut self, answered: &mut Answered, edits: &mut Vec<(String, Edit)>) {
+        for line in self.lines.clone() {
+            if !(line.is_audio || line.is_video) || !line.is_sending || line.is_stopped {
+                continue;
+            }
+            let mid = Mid::from(line.mid.as_str());
+            let is_bound = self.bound.iter().any(|(of, _)| *of == mid);
+            let kind = if line.is_audio {
+                TrackKind::Audio
+            } else {
+                TrackKind::Video
+            };
+            let at = self.announced.iter().position(|(track, publication)| {
+                publication.kind == kind
+                    && Some(&publication.cid) == line.track_name.as_ref()
+                    && !self.bound.iter().any(|(_, of)| of == track)
+            });
+            let position = match (is_bound, at) {
+                (true, _) => self.announced.iter().position(|(track, _)| {
+                    self.bound
+                        .iter()
+                        .any(|(of, bound)| *of == mid && bound == track)
+                }),
+                (false, at) => at,
+            };
+            let Some(position) = position else { continue };
+            let (track, publication) = self.announced[position].clone();
+            let params = self.agreed_params(mid);
+            let (order, codec) = codec_order(&params, &publication);
+            edits.push((line.mid.clone(), Edit::Prefer(order)));
+            let Some(codec) = codec else { continue };
+            if !is_bound {
+                self.bound.push((mid, track));
+                let rids = line
+                    .rids
+                    .iter()
+                    .map(|rid| Rid::from(rid.as_str()))
+                    .collect();
+                answered.bound.push(Bound {
+                    track,
+                    mid,
+                    codec,
+                    rids,
+                });
+            }
+        }
+    }
+
+    /// Forgets a track that this client published.
+    pub(crate) fn forget_track(&mut self, track: TrackId) {
+        self.announced.retain(|(of, _)| *of != track);
+        self.bound.retain(|(_, of)| *of != track);
+        self.sources.retain(|(_, of, _)| *of != track);
+    }
+
+    pub(crate) fn candidate(&mut self, candidate: &str) {
+        if let Ok(candidate) = Candidate::from_sdp_string(candidate) {
+            self.rtc.add_remote_candidate(candidate);
+        }
+    }
+
+    /// A data channel opened under a label; other labels are not ours.
+    pub(crate) fn channel_opened(&mut self, id: ChannelId, label: &str) -> Option<Channel> {
+        let channel = match label {
+            "_reliable" => Channel::Reliable,
+            "_lossy" => Channel::Lossy,
+            _ => return None,
+        };
+        self.channels[channel as usize] = Some(id);
+        if let Some(mut open) = self.rtc.channel(id) {
+            open.set_buffered_amount_low_threshold(DATA_BUFFERED_BYTES / 4);
+        }
+        Some(channel)
+    }
+
+    pub(crate) fn channel_of(&self, id: ChannelId) -> Option<Channel> {
+        [Channel::Reliable, Channel::Lossy]
+            .into_iter()
+            .find(|channel| self.channels[*channel as usize] == Some(id))
+    }
+
+    /// Queues a message. `false`: the client has not read so much that it must go.
+    pub(crate) fn send_data(&mut self, channel: Channel, payload: &Arc<[u8]>) -> bool {
+        match channel {
+            Channel::Lossy => {
+                if let Some(mut open) =
+                    self.channels[channel as usize].and_then(|id| self.rtc.channel(id))
+                {
+                    // A full buffer loses this message; that is what the channel is for.
+                    let _ = open.write(true, payload);
+                }
+                true
+            }
+            Channel::Reliable => {
+                self.backlog_bytes += payload.len();
+                self.backlog.push_back(payload.clone());
+                self.flush_data();
+                self.backlog_bytes <= DATA_BACKLOG_BYTES
+            }
+        }
+    }
+
+    /// Writes what waits for room in the reliable channel.
+    pub(crate) fn flush_data(&mut self) {
+        let Some(id) = self.channels[Channel::Reliable as usize] else {
+            return;
+        };
+        while let Some(message) = self.backlog.front() {
+            let Some(mut open) = self.rtc.channel(id) else {
+                return;
+            };
+            match open.write(true, message) {
+                Ok(true) => {
+                    self.backlog_bytes -= message.len();
+                    self.backlog.pop_front();
+                }
+                Ok(false) => return,
+                Err(_) => {
+                    // Too long for the client's channel: this message only.
+                    self.backlog_bytes -= message.len();
+                    self.backlog.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Completes the line report from the engine's statistics and hands it out.
+    pub(crate) fn report_line(&mut self, stats: &str0m::stats::PeerStats) -> LineReport {
+        let mut report = std::mem::take(&mut self.line);
+        report.loss_up = stats.ingress_loss_fraction;
+        report.loss_down = report.loss_down.or(stats.egress_loss_fraction);
+        report.round_trip = stats.rtt;
+        report.bytes_up = stats.peer_bytes_rx.saturating_sub(self.total_bytes.0);
+        report.bytes_down = stats.peer_bytes_tx.saturating_sub(self.total_bytes.1);
+        self.total_bytes = (stats.peer_bytes_rx, stats.peer_bytes_tx);
+        report
+    }
+
+    /// Says goodbye to the client; the caller drains and forgets.
+    pub(crate) fn close(&mut self) {
+        let _ = self.rtc.close();
+    }
+}
+
+/// The payload types of an answer's m-line in the order that makes the client send what it
+/// announced, and the codec that then comes first.
+fn codec_order(params: &[PayloadParams], publication: &Publication) -> (Vec<u8>, Option<Codec>) {
+    let known = |params: &PayloadParams| codec_of(params);
+    let first = publication
+        .codecs
+        .iter()
+        .copied()
+        .find(|codec| params.iter().any(|params| known(params) == Some(*codec)))
+        .or_else(|| params.iter().find_map(known));
+    let mut order = Vec::new();
+    for params in params.iter().filter(|params| known(params) == first) {
+        let red = params.red().filter(|_| publication.is_red_allowed);
+        order.extend(red.map(|pt| *pt));
+        order.push(*params.pt());
+        order.extend(params.resend().map(|pt| *pt));
+    }
+    (order, first)
+}
+
+/// The codec of agreed parameters.
+pub(crate) fn codec_of(params: &PayloadParams) -> Option<Codec> {
+    match params.spec().codec {
+        str0m::format::Codec::Opus => Some(Codec::Opus),
+        str0m::format::Codec::Vp8 => Some(Codec::Vp8),
+        str0m::format::Codec::Vp9 => Some(Codec::Vp9),
+        str0m::format::Codec::H264 => Some(Codec::H264),
+        str0m::format::Codec::Av1 => Some(Codec::Av1),
+        _ => None,
+    }
+}
+
+const DEPENDENCY_DESCRIPTOR_URI: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+
+/// The local id of the dependency descriptor, free in [`ExtensionMap::standard`].
+const DEPENDENCY_DESCRIPTOR_ID: u8 = 9;
+
+/// AV1's dependency descriptor, passed on as it came.
+#[derive(Debug)]
+struct DependencyDescriptor;
+
+/// The descriptor's bytes among a packet's extension values.
+pub(crate) struct DependencyBytes(Vec<u8>);
+
+impl ExtensionSerializer for DependencyDescriptor {
+    fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {
+        match values.user_values.get::<DependencyBytes>() {
+            Some(bytes) if bytes.0.len() <= buf.len() => {
+                buf[..bytes.0.len()].copy_from_slice(&bytes.0);
+                bytes.0.len()
+            }
+            _ => 0,
+        }
+    }
+
+    fn parse_value(&self, buf: &[u8], values: &mut ExtensionValues) -> bool {
+        values.user_values.set(DependencyBytes(buf.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
+
+    fn requires_two_byte_form(&self, values: &ExtensionValues) -> bool {
+        values
+            .user_values
+            .get::<DependencyBytes>()
+            .is_some_and(|bytes| bytes.0.len() > 16)
+    }
+}
+
+/// The extensions of a received packet that go on to subscribers.
+pub(crate) fn passed_on(received: &ExtensionValues) -> ExtensionValues {
+    let mut passed = ExtensionValues {
+        audio_level: received.audio_level,
+        voice_activity: received.voice_activity,
+        video_orientation: received.video_orientation,
+        ..ExtensionValues::default()
+    };
+    if let Some(descriptor) = received.user_values.get_arc::<DependencyBytes>() {
+        passed.user_values.set_arc(descriptor);
+    }
+    passed
+}
