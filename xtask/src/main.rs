@@ -1,2 +1,34 @@
-//! The Terrace server.
-fn main() {}
+//! Every chore of the project: `cargo xtask demo`, `test`, `lint`.
+
+mod demo;
+mod install;
+mod parts;
+mod run;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask demo                 build everything and run an example meeting on this machine
+cargo xtask test [--all]         install what the tests need and run them; --all adds the long forms
+cargo xtask test --only A,B      run some parts only
+cargo xtask lint                 format check, clippy and the web client's linter
+";
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    std::env::set_current_dir(run::root())?;
+    match words.as_slice() {
+        ["demo"] => demo::demo(),
+        ["test", options @ ..] => parts::test(&parts::Options::parse(options)?),
+        ["lint"] => parts::test(&parts::Options::parse(&[
+            "--only",
+            "format,clippy,client-lint",
+        ])?),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => bail!("unknown command {}; known are:\n{HELP}", other.join(" ")),
+    }
+}

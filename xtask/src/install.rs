@@ -1,0 +1,79 @@
+//! Installs what the tests need from the distribution.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{is_installed, run, tools};
+
+const APT_BUDGET: Duration = Duration::from_secs(600);
+
+/// Debian packages and a program (or file) by which each is known to be there.
+const PACKAGES: [(&str, &str); 5] = [
+    ("chromium", "/usr/bin/chromium"),
+    ("firefox-esr", "/usr/bin/firefox-esr"),
+    ("ffmpeg", "/usr/bin/ffmpeg"),
+    (
+        "fonts-noto-cjk",
+        "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    ),
+    ("cmake", "/usr/bin/cmake"),
+];
+
+/// Installs the packages that are missing.
+pub(crate) fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, file)| !std::path::Path::new(file).exists())
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        println!("everything needed from the distribution is installed");
+        return Ok(());
+    }
+    if !is_installed("apt-get") {
+        bail!("install these first: {}", missing.join(" "));
+    }
+    println!("installing {}", missing.join(" "));
+    let is_root = std::env::var("USER").as_deref() == Ok("root")
+        || std::fs::metadata("/proc/self")
+            .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let (program, before): (&str, &[&str]) = if is_root {
+        ("env", &["DEBIAN_FRONTEND=noninteractive"])
+    } else {
+        ("sudo", &["DEBIAN_FRONTEND=noninteractive"])
+    };
+    let apt = |words: &[&str]| {
+        let arguments: Vec<&str> = before
+            .iter()
+            .chain(&["apt-get", "-qq"])
+            .chain(words)
+            .copied()
+            .collect();
+        run(".", APT_BUDGET, program, &arguments)
+    };
+    apt(&["update"]).context("apt-get update")?;
+    let mut words = vec!["install", "-y", "--no-install-recommends"];
+    words.extend(&missing);
+    apt(&words)
+}
+
+/// Installs a cargo tool into the folder of tools unless it is there; returns its program.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<String> {
+    let folder = tools().join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
+    if !program.exists() {
+        let folder = folder.to_string_lossy();
+        let arguments = [
+            "install",
+            "--locked",
+            "--root",
+            &folder,
+            "--version",
+            version,
+            name,
+        ];
+        run(".", Duration::from_secs(900), "cargo", &arguments)?;
+    }
+    Ok(program.to_string_lossy().into_owned())
+}
