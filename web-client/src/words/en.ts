@@ -199,7 +199,7 @@ export const en: Words = {
     showShortcuts: 'Show shortcuts',
     codec: 'Video codec',
     codecAutomatic: 'Automatic (recommended)',
-    codecHint: 'Used the next time the camera opens. If unsure, choose “Automatic”',
+    codecHint: 'A change opens the camera again. If unsure, choose “Automatic”',
     codecFixed: 'The link already names a codec; it cannot be changed here',
     speakerFixed: 'This browser can only use the system’s default speaker',
     noLabels: 'Device names appear once the microphone or camera has been opened',

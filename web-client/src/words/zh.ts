@@ -202,7 +202,7 @@ export const zh = {
     showShortcuts: '查看快捷键',
     codec: '视频编码',
     codecAutomatic: '自动(推荐)',
-    codecHint: '下次打开摄像头时生效。不清楚时请用“自动”',
+    codecHint: '改动后会重新打开摄像头。不清楚时请用“自动”',
     codecFixed: '链接里已指定编码,这里不能改',
     speakerFixed: '这个浏览器只能用系统默认的扬声器',
     noLabels: '打开话筒或摄像头后,这里才能显示设备名称',
