@@ -28,8 +28,8 @@ const CHROMIUM_ARGUMENTS = [
 export const receivingScript = join(harness, 'receiving.js');
 
 /** A Chromium whose camera shows `number` and whose microphone beeps at that number's tone. */
-export function startChromium(number, { width, height, rate } = {}) {
-  return chromium.launch({
+export async function startChromium(number, { width, height, rate } = {}) {
+  const launched = await chromium.launchServer({
     executablePath: CHROMIUM,
     headless: true,
     chromiumSandbox: false,
@@ -39,6 +39,13 @@ export function startChromium(number, { width, height, rate } = {}) {
       `--use-file-for-fake-audio-capture=${microphoneFile(number)}`,
     ],
   });
+  const browser = await chromium.connect(launched.wsEndpoint());
+  return {
+    newContext: (options) => browser.newContext(options),
+    close: () => launched.close(),
+    /** Ends the browser as a crash would: nobody says goodbye. */
+    kill: () => launched.kill(),
+  };
 }
 
 /** Serves the harness page; browsers take 127.0.0.1 for a secure context, so cameras work there. */
@@ -62,7 +69,7 @@ export async function serveHarness() {
 /** One browser with one harness page in one room. */
 export class Participant {
   static async join({ server, harnessUrl, room, number, identity = `participant-${number}`, camera = {}, grants, socketUrl, ...options }) {
-    const browser = await startChromium(number, camera);
+    const browser = await startChromium(number, camera || {});
     try {
       const context = await browser.newContext({ ignoreHTTPSErrors: true });
       const page = await context.newPage();
@@ -71,7 +78,7 @@ export class Participant {
       page.setDefaultTimeout(60_000);
       await page.goto(harnessUrl);
       participant.connectedAfter = await page.evaluate((o) => window.joinRoom(o), {
-        url: socketUrl ?? server.socketUrl, token: token({ room, identity, grants }), ...camera, ...options,
+        url: socketUrl ?? server.socketUrl, token: token({ room, identity, grants }), ...(camera ? { width: camera.width, height: camera.height } : { camera: false }), ...options,
       });
       return participant;
     } catch (failure) {
@@ -94,6 +101,10 @@ export class Participant {
 
   leave() {
     return this.browser.close();
+  }
+
+  kill() {
+    return this.browser.kill();
   }
 }
 
