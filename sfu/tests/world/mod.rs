@@ -1,0 +1,743 @@
+//! The virtual clock, network and clients of the simulation. Clients are str0m too, but speak
+//! SDP, ICE, DTLS and SRTP with the shard as a browser would.
+
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use sfu::{
+    Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection, Shard,
+    ShardConfig, TrackId, TrackKind,
+};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelId;
+use str0m::media::{
+    Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
+};
+use str0m::net::{DatagramRecv, Protocol, Receive};
+use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
+
+const TRACK: TrackId = TrackId(1);
+const TRACK_NAME: &str = "TR_1";
+const FRAME: Duration = Duration::from_millis(33);
+/// How often viewers look whether they can decode.
+const DECODE: Duration = Duration::from_millis(300);
+const PACKETS_PER_FRAME: u8 = 3;
+
+/// How the network treats datagrams, in both directions.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) delay: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) loss: f64,
+    pub(crate) duplicates: f64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Link {
+            delay: Duration::from_millis(5),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplicates: 0.0,
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+struct Flight {
+    due: Instant,
+    order: u64,
+    /// `None`: to the shard.
+    client: Option<usize>,
+    source: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+impl Ord for Flight {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.due, other.order).cmp(&(self.due, self.order))
+    }
+}
+
+impl PartialOrd for Flight {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+struct Client {
+    rtc: Rtc,
+    id: ConnectionId,
+    address: SocketAddr,
+    deadline: Instant,
+    pending: Option<SdpPendingOffer>,
+    received: Vec<RtpPacket>,
+    messages: Vec<Vec<u8>>,
+    channels: Vec<ChannelId>,
+    is_cut: bool,
+}
+
+struct Encoder {
+    mid: Mid,
+    rid: Option<Rid>,
+    name: &'static str,
+    sequence: u64,
+    timestamp: u32,
+    frame: u32,
+    wants_key: bool,
+    is_stopped: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    shard: Shard,
+    server: SocketAddr,
+    clients: Vec<Client>,
+    viewers: Vec<usize>,
+    encoders: Vec<Encoder>,
+    next_frame: Instant,
+    next_decode: Instant,
+    flights: BinaryHeap<Flight>,
+    order: u64,
+    link: Link,
+    random: StdRng,
+    events: Vec<Event>,
+    keyframe_requests: usize,
+    last_answer: String,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, link: Link) -> Self {
+        let now = Instant::now();
+        let server: SocketAddr = "10.0.0.1:7882".parse().unwrap();
+        World {
+            now,
+            shard: Shard::new(
+                ShardConfig {
+                    candidates: vec![server],
+                },
+                now,
+            ),
+            server,
+            clients: Vec::new(),
+            viewers: Vec::new(),
+            encoders: Vec::new(),
+            next_frame: now,
+            next_decode: now,
+            flights: BinaryHeap::new(),
+            order: 0,
+            link,
+            random: StdRng::seed_from_u64(seed),
+            events: Vec::new(),
+            keyframe_requests: 0,
+            last_answer: String::new(),
+        }
+    }
+
+    fn client(&mut self) -> usize {
+        let at = self.clients.len();
+        let address: SocketAddr = format!("10.1.{}.{}:5000", at / 200, at % 200 + 1)
+            .parse()
+            .unwrap();
+        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(self.now);
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        self.clients.push(Client {
+            rtc,
+            id: ConnectionId(at as u64 + 1),
+            address,
+            deadline: self.now,
+            pending: None,
+            received: Vec::new(),
+            messages: Vec::new(),
+            channels: Vec::new(),
+            is_cut: false,
+        });
+        at
+    }
+
+    pub(crate) fn add_publisher(&mut self, is_simulcast: bool) {
+        let at = self.client();
+        let id = self.clients[at].id;
+        self.command(Command::Open {
+            connection: id,
+            role: Role::Publish,
+        });
+        let publication = Publication {
+            cid: "camera".into(),
+            kind: TrackKind::Video,
+            codecs: vec![Codec::Vp8],
+            layers: Vec::new(),
+            is_red_allowed: true,
+        };
+        self.command(Command::Publish {
+            connection: id,
+            track: TRACK,
+            publication,
+        });
+        let rtc = &mut self.clients[at].rtc;
+        let mut api = rtc.sdp_api();
+        let simulcast = is_simulcast.then(|| Simulcast {
+            send: ["q", "h", "f"]
+                .iter()
+                .map(|rid| SimulcastLayer::new(rid))
+                .collect(),
+            recv: Vec::new(),
+        });
+        let mid = api.add_media(
+            MediaKind::Video,
+            Direction::SendOnly,
+            Some("stream".into()),
+            Some("camera".into()),
+            simulcast,
+        );
+        let (offer, pending) = api.apply().unwrap();
+        self.clients[at].pending = Some(pending);
+        let layers: &[&'static str] = if is_simulcast {
+            &["q", "h", "f"]
+        } else {
+            &["f"]
+        };
+        for name in layers {
+            self.encoders.push(Encoder {
+                mid,
+                rid: is_simulcast.then(|| Rid::from(*name)),
+                name,
+                // Near the wrap of the 16-bit number, so that every run rolls over.
+                sequence: u64::from(self.random.random_range(65_400..65_530u16)),
+                timestamp: self.random.random(),
+                frame: 0,
+                wants_key: true,
+                is_stopped: false,
+            });
+        }
+        self.drain_client(at);
+        self.command(Command::Offer {
+            connection: id,
+            sdp: offer.to_sdp_string(),
+        });
+    }
+
+    pub(crate) fn add_subscriber(&mut self, selection: Selection) -> usize {
+        let at = self.client();
+        let connection = self.clients[at].id;
+        self.viewers.push(at);
+        self.command(Command::Open {
+            connection,
+            role: Role::Subscribe,
+        });
+        self.subscribe(connection, selection);
+        self.viewers.len() - 1
+    }
+
+    /// A client with one connection that offers a place for video.
+    pub(crate) fn add_single(&mut self) -> usize {
+        let at = self.client();
+        let connection = self.clients[at].id;
+        self.viewers.push(at);
+        self.command(Command::Open {
+            connection,
+            role: Role::Single,
+        });
+        self.subscribe(
+            connection,
+            Selection {
+                is_enabled: true,
+                quality: Quality::High,
+            },
+        );
+        self.offer_places(at);
+        self.viewers.len() - 1
+    }
+
+    fn offer_places(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        let mut api = client.rtc.sdp_api();
+        api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        let (offer, pending) = api.apply().unwrap();
+        client.pending = Some(pending);
+        let connection = client.id;
+        self.drain_client(at);
+        self.command(Command::Offer {
+            connection,
+            sdp: offer.to_sdp_string(),
+        });
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, selection: Selection) {
+        self.command(Command::Subscribe {
+            connection,
+            track: TRACK,
+            stream_name: format!("PA_1|{TRACK_NAME}"),
+            track_name: TRACK_NAME.into(),
+            selection,
+        });
+    }
+
+    pub(crate) fn select(&mut self, viewer: usize, selection: Selection) {
+        let connection = self.clients[self.viewers[viewer]].id;
+        self.command(Command::Select {
+            connection,
+            track: TRACK,
+            selection,
+        });
+    }
+
+    pub(crate) fn send_data(&mut self, channel: Channel, message: &[u8]) {
+        let connections = self.viewers.iter().map(|at| self.clients[*at].id).collect();
+        self.command(Command::SendData {
+            connections,
+            channel,
+            payload: message.into(),
+        });
+    }
+
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.link = link;
+    }
+
+    pub(crate) fn stop_layer(&mut self, name: &str) {
+        self.encoders
+            .iter_mut()
+            .filter(|encoder| encoder.name == name)
+            .for_each(|encoder| encoder.is_stopped = true);
+    }
+
+    pub(crate) fn cut(&mut self, viewer: usize) {
+        let at = self.viewers[viewer];
+        self.clients[at].is_cut = true;
+    }
+
+    pub(crate) fn noise(&mut self, first: u8, size: usize) {
+        let mut bytes: Vec<u8> = (0..size).map(|_| self.random.random()).collect();
+        if let Some(byte) = bytes.first_mut() {
+            *byte = first;
+        }
+        let strangers: SocketAddr = "10.9.9.9:1".parse().unwrap();
+        // From a stranger, and under the address of somebody known.
+        for source in [strangers, self.clients[0].address] {
+            self.shard.receive(self.now, source, self.server, &bytes);
+            self.take_from_shard();
+        }
+    }
+
+    pub(crate) fn received(&self, viewer: usize) -> &[RtpPacket] {
+        &self.clients[self.viewers[viewer]].received
+    }
+
+    pub(crate) fn messages(&self, viewer: usize) -> &[Vec<u8>] {
+        &self.clients[self.viewers[viewer]].messages
+    }
+
+    pub(crate) fn keyframe_requests(&self) -> usize {
+        self.keyframe_requests
+    }
+
+    pub(crate) fn told(&self, is: impl Fn(&Event) -> bool) -> bool {
+        self.events.iter().any(is)
+    }
+
+    pub(crate) fn answers_name_track(&self) -> bool {
+        self.last_answer
+            .contains(&format!("a=msid:PA_1|{TRACK_NAME} {TRACK_NAME}"))
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let clients = self.clients.iter().map(|client| client.deadline).min();
+            let flight = self.flights.peek().map(|flight| flight.due);
+            let next = [
+                Some(self.shard.deadline()),
+                clients,
+                flight,
+                Some(self.next_frame.min(self.next_decode)),
+            ]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap()
+            .max(self.now);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        while self
+            .flights
+            .peek()
+            .is_some_and(|flight| flight.due <= self.now)
+        {
+            let flight = self.flights.pop().unwrap();
+            match flight.client {
+                None => {
+                    self.shard
+                        .receive(self.now, flight.source, self.server, &flight.bytes);
+                    self.take_from_shard();
+                }
+                Some(at) => {
+                    let client = &mut self.clients[at];
+                    if let Ok(contents) = DatagramRecv::try_from(&flight.bytes[..]) {
+                        let receive = Receive {
+                            proto: Protocol::Udp,
+                            source: flight.source,
+                            destination: client.address,
+                            contents,
+                        };
+                        client
+                            .rtc
+                            .handle_input(Input::Receive(self.now, receive))
+                            .unwrap();
+                        self.drain_client(at);
+                    }
+                }
+            }
+        }
+        for at in 0..self.clients.len() {
+            if self.clients[at].deadline <= self.now {
+                self.clients[at]
+                    .rtc
+                    .handle_input(Input::Timeout(self.now))
+                    .unwrap();
+                self.drain_client(at);
+            }
+        }
+        if self.next_frame <= self.now {
+            self.next_frame = self.now + FRAME;
+            self.encode();
+        }
+        if self.next_decode <= self.now {
+            self.next_decode = self.now + DECODE;
+            self.decode();
+        }
+        if self.shard.deadline() <= self.now {
+            self.shard.advance(self.now);
+            self.take_from_shard();
+        }
+    }
+
+    /// A viewer that can't decode asks for a keyframe, as browsers do.
+    fn decode(&mut self) {
+        for at in self.viewers.clone() {
+            let client = &mut self.clients[at];
+            let Some(last) = client.received.last() else {
+                continue;
+            };
+            if Reader::read(&client.received).is_stuck {
+                let ssrc = last.header.ssrc;
+                if let Some(stream) = client.rtc.direct_api().stream_rx(&ssrc) {
+                    stream.request_keyframe(KeyframeRequestKind::Pli);
+                }
+                self.drain_client(at);
+            }
+        }
+    }
+
+    fn encode(&mut self) {
+        if self.encoders.is_empty() || !self.clients[0].rtc.is_connected() {
+            return;
+        }
+        for layer in 0..self.encoders.len() {
+            let is_key = std::mem::take(&mut self.encoders[layer].wants_key);
+            self.encoders[layer].frame += 1;
+            self.encoders[layer].timestamp = self.encoders[layer].timestamp.wrapping_add(2970);
+            if self.encoders[layer].is_stopped {
+                continue;
+            }
+            for part in 0..PACKETS_PER_FRAME {
+                let encoder = &mut self.encoders[layer];
+                let payload = vp8(encoder, is_key, part);
+                let sequence = encoder.sequence;
+                encoder.sequence += 1;
+                let (mid, rid, timestamp) = (encoder.mid, encoder.rid, encoder.timestamp);
+                let rtc = &mut self.clients[0].rtc;
+                let params = rtc.codec_config().params();
+                let pt = params
+                    .iter()
+                    .find(|one| one.spec().codec == str0m::format::Codec::Vp8)
+                    .unwrap()
+                    .pt();
+                let mut direct = rtc.direct_api();
+                let Some(stream) = direct.stream_tx_by_mid(mid, rid) else {
+                    continue;
+                };
+                let mut extensions = str0m::rtp::ExtensionValues::default();
+                extensions.mid = Some(mid);
+                extensions.rid = rid;
+                let write = RtpWrite::new(pt, sequence.into(), timestamp, self.now, payload)
+                    .marker(part + 1 == PACKETS_PER_FRAME)
+                    .ext_vals(extensions)
+                    .nackable(true);
+                stream.write_rtp(write);
+                self.drain_client(0);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.shard.command(self.now, command);
+        self.take_from_shard();
+    }
+
+    fn take_from_shard(&mut self) {
+        while let Some(transmit) = self.shard.poll_transmit() {
+            if let Some(at) = self
+                .clients
+                .iter()
+                .position(|client| client.address == transmit.destination)
+            {
+                self.fly(Some(at), self.server, transmit.contents);
+            }
+        }
+        while let Some(event) = self.shard.poll_event() {
+            self.told_by_shard(&event);
+            self.events.push(event);
+        }
+    }
+
+    fn told_by_shard(&mut self, event: &Event) {
+        match event {
+            Event::Offer { connection, sdp } => {
+                let at = self.at(*connection);
+                if self.clients[at].is_cut {
+                    return;
+                }
+                let offer = SdpOffer::from_sdp_string(sdp).unwrap();
+                let answer = self.clients[at].rtc.sdp_api().accept_offer(offer).unwrap();
+                self.drain_client(at);
+                self.command(Command::Answer {
+                    connection: *connection,
+                    sdp: answer.to_sdp_string(),
+                });
+            }
+            Event::Answer {
+                connection, sdp, ..
+            } => {
+                let at = self.at(*connection);
+                self.last_answer = sdp.clone();
+                let answer = SdpAnswer::from_sdp_string(sdp).unwrap();
+                let pending = self.clients[at].pending.take().unwrap();
+                self.clients[at]
+                    .rtc
+                    .sdp_api()
+                    .accept_answer(pending, answer)
+                    .unwrap();
+                self.drain_client(at);
+            }
+            Event::PlacesNeeded {
+                connection,
+                video: 1..,
+                ..
+            } => {
+                let at = self.at(*connection);
+                self.offer_places(at);
+            }
+            Event::Refused { reason, .. } => panic!("refused: {reason}"),
+            _ => {}
+        }
+    }
+
+    fn at(&self, id: ConnectionId) -> usize {
+        self.clients
+            .iter()
+            .position(|client| client.id == id)
+            .unwrap()
+    }
+
+    fn fly(&mut self, client: Option<usize>, source: SocketAddr, bytes: Vec<u8>) {
+        let cut = client.is_some_and(|at| self.clients[at].is_cut);
+        if cut || self.random.random_bool(self.link.loss) {
+            return;
+        }
+        let copies = if self.random.random_bool(self.link.duplicates) {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let jitter = self.link.jitter.mul_f64(self.random.random());
+            let due = self.now + self.link.delay + jitter;
+            self.order += 1;
+            let order = self.order;
+            self.flights.push(Flight {
+                due,
+                order,
+                client,
+                source,
+                bytes: bytes.clone(),
+            });
+        }
+    }
+
+    fn drain_client(&mut self, at: usize) {
+        loop {
+            let client = &mut self.clients[at];
+            match client.rtc.poll_output().unwrap() {
+                Output::Timeout(deadline) => {
+                    if deadline > self.now {
+                        client.deadline = deadline;
+                        return;
+                    }
+                    client.rtc.handle_input(Input::Timeout(self.now)).unwrap();
+                }
+                Output::Transmit(transmit) => {
+                    let (source, is_cut) = (client.address, client.is_cut);
+                    if !is_cut {
+                        self.fly(None, source, transmit.contents.to_vec());
+                    }
+                }
+                Output::Event(RtcEvent::RtpPacket(packet)) => client.received.push(packet),
+                Output::Event(RtcEvent::ChannelOpen(id, _)) => client.channels.push(id),
+                Output::Event(RtcEvent::ChannelData(data)) => {
+                    client.messages.push(data.data.clone())
+                }
+                Output::Event(RtcEvent::KeyframeRequest(request)) => {
+                    self.keyframe_requests += 1;
+                    for encoder in &mut self.encoders {
+                        if encoder.rid == request.rid {
+                            encoder.wants_key = true;
+                        }
+                    }
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+}
+
+/// A VP8 packet whose content tells which layer, frame and part it is.
+fn vp8(encoder: &Encoder, is_key: bool, part: u8) -> Vec<u8> {
+    let starts = part == 0;
+    let picture = encoder.frame as u16 & 0x7fff;
+    let mut payload = vec![
+        0x80 | if starts { 0x10 } else { 0 },
+        0xf0,
+        0x80 | (picture >> 8) as u8,
+        picture as u8,
+        encoder.frame as u8,
+        encoder.frame as u8 & 0x1f,
+        u8::from(!is_key),
+        encoder.name.as_bytes()[0],
+        part,
+        u8::from(is_key),
+    ];
+    payload.extend(encoder.frame.to_be_bytes());
+    payload.resize(600, 0x55);
+    payload
+}
+
+/// What a decoder would make of a stream: it begins at a keyframe, and after a packet that never
+/// came it waits for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    pub(crate) frames: usize,
+    pub(crate) layers: Vec<String>,
+    /// Packets that never came.
+    pub(crate) gaps: usize,
+    /// What no loss excuses.
+    pub(crate) faults: Vec<String>,
+    /// Nothing decodes until a keyframe.
+    pub(crate) is_stuck: bool,
+}
+
+struct Seen {
+    sequence: u64,
+    time: u32,
+    layer: u8,
+    frame: u32,
+    part: u8,
+    picture: u16,
+}
+
+impl Seen {
+    fn of(packet: &RtpPacket) -> (Seen, bool) {
+        let bytes = &packet.payload;
+        let seen = Seen {
+            sequence: *packet.seq_no,
+            time: packet.header.timestamp,
+            layer: bytes[7],
+            frame: u32::from_be_bytes(bytes[10..14].try_into().unwrap()),
+            part: bytes[8],
+            picture: u16::from_be_bytes([bytes[2] & 0x7f, bytes[3]]),
+        };
+        (seen, bytes[9] == 1)
+    }
+}
+
+impl Reader {
+    pub(crate) fn read(packets: &[RtpPacket]) -> Reader {
+        let mut packets: Vec<&RtpPacket> = packets.iter().collect();
+        packets.sort_by_key(|packet| *packet.seq_no);
+        let mut read = Reader {
+            is_stuck: true,
+            ..Reader::default()
+        };
+        let mut before: Option<Seen> = None;
+        for packet in packets {
+            let (seen, is_key) = Seen::of(packet);
+            let begins_anew = is_key && seen.part == 0;
+            if let Some(before) = &before {
+                read.follow(before, &seen, is_key);
+            }
+            if begins_anew {
+                read.is_stuck = false;
+            }
+            let name = char::from(seen.layer).to_string();
+            if !read.is_stuck && read.layers.last() != Some(&name) {
+                read.layers.push(name);
+                if !begins_anew {
+                    read.fault(&seen, "layer changed without a keyframe");
+                }
+            }
+            read.frames += usize::from(seen.part == 0 && !read.is_stuck);
+            before = Some(seen);
+        }
+        read
+    }
+
+    fn fault(&mut self, at: &Seen, what: &str) {
+        self.faults.push(format!("{}: {what}", at.sequence));
+    }
+
+    fn follow(&mut self, before: &Seen, seen: &Seen, is_key: bool) {
+        let missing = (seen.sequence - before.sequence - 1) as usize;
+        let step = seen.time.wrapping_sub(before.time) as i32;
+        let is_same_frame = seen.layer == before.layer && seen.frame == before.frame;
+        if is_same_frame && (step != 0 || seen.picture != before.picture) {
+            self.fault(seen, "a frame has two times or pictures");
+        }
+        if !is_same_frame && step <= 0 {
+            self.fault(seen, "time went back");
+        }
+        if missing > 0 {
+            self.gaps += missing;
+            self.is_stuck = true;
+            return;
+        }
+        if is_same_frame && seen.part != before.part + 1 {
+            self.fault(seen, "a frame fell apart");
+        }
+        if !is_same_frame {
+            if seen.picture != (before.picture + 1) & 0x7fff {
+                self.fault(seen, "the picture id jumped");
+            }
+            if seen.part != 0
+                || (seen.layer == before.layer && before.part + 1 != PACKETS_PER_FRAME)
+            {
+                self.fault(seen, "a frame is not whole");
+            }
+            if seen.layer == before.layer && seen.frame != before.frame + 1 && !is_key {
+                self.fault(seen, "a frame that this one needs was left out");
+            }
+        }
+    }
+}
