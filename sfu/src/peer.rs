@@ -31,6 +31,16 @@ const DATA_BACKLOG_BYTES: usize = 1 << 20;
 /// Bytes that the data channels of one connection may hold unsent inside the engine.
 const DATA_BUFFERED_BYTES: usize = 256 * 1024;
 
+/// Packets kept per outgoing stream for retransmission: over a second of 4 Mbit/s.
+const REPAIR_PACKETS: usize = 512;
+
+/// A packet older than this comes too late for any picture.
+const REPAIR_AGE: Duration = Duration::from_secs(2);
+
+/// Retransmissions may be up to this share of what is sent; a bad line needs more than the
+/// engine's own 0.15.
+const REPAIR_SHARE: f32 = 0.5;
+
 /// Turns of the engine without new input in one drain; more would mean that it never rests.
 const DRAIN_TURNS: usize = 16;
 
@@ -217,6 +227,13 @@ impl Peer {
     pub(crate) fn write(&mut self, mid: Mid, write: RtpWrite, _now: Instant) {
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
             stream.write_rtp(write);
+        }
+    }
+
+    /// Makes an m-line's stream ready to repair what is lost on a bad line.
+    pub(crate) fn keep_for_repair(&mut self, mid: Mid) {
+        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
+            stream.set_rtx_cache(REPAIR_PACKETS, REPAIR_AGE, Some(REPAIR_SHARE));
         }
     }
 

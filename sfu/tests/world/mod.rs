@@ -470,13 +470,18 @@ impl World {
                 let Some(stream) = direct.stream_tx_by_mid(mid, rid) else {
                     continue;
                 };
-                let mut extensions = str0m::rtp::ExtensionValues::default();
-                extensions.mid = Some(mid);
-                extensions.rid = rid;
+                let extensions = str0m::rtp::ExtensionValues {
+                    mid: Some(mid),
+                    rid,
+                    ..Default::default()
+                };
                 let write = RtpWrite::new(pt, sequence.into(), timestamp, self.now, payload)
                     .marker(part + 1 == PACKETS_PER_FRAME)
                     .ext_vals(extensions)
                     .nackable(true);
+                if sequence < 65_540 {
+                    stream.set_rtx_cache(1024, Duration::from_secs(3), Some(0.5));
+                }
                 stream.write_rtp(write);
                 self.drain_client(0);
             }
