@@ -1,0 +1,101 @@
+"""Starts the real `terrace` binary on free ports with a data folder of its own, and ends it again."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+DEV_KEY = "devkey"
+DEV_SECRET = "secret"
+
+READY_WITHIN = 30
+"""How long a server may take to become ready, in seconds."""
+
+
+def terrace_binary() -> Path:
+    """The binary under test: `TERRACE_BIN`, else the newest of the usual places."""
+    if named := os.environ.get("TERRACE_BIN"):
+        return Path(named)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    for profile in ("release", "debug"):
+        if (binary := target / profile / "terrace").exists():
+            return binary
+    raise RuntimeError(f'no terrace binary under {target}: run "cargo build --release -p server" first')
+
+
+def free_port(kind: int) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server under test."""
+
+    def __init__(self) -> None:
+        self.process = None
+        # For working on the tests themselves: an already running server that speaks the same protocol.
+        if url := os.environ.get("TERRACE_TEST_URL"):
+            self.url = url
+            self.port = int(url.rsplit(":", 1)[1])
+            self.udp_port = int(os.environ.get("TERRACE_TEST_UDP_PORT", "7882"))
+            self.pid = int(os.environ.get("TERRACE_TEST_PID", "0"))
+            return
+        self.port = free_port(socket.SOCK_STREAM)
+        self.udp_port = free_port(socket.SOCK_DGRAM)
+        self.metrics_port = free_port(socket.SOCK_STREAM)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.data = tempfile.mkdtemp(prefix="terrace-test-")
+        self.log_path = Path(self.data) / "test.log"
+        self.log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(
+            [terrace_binary(), "serve", "--dev"],
+            cwd=self.data,
+            env={
+                **os.environ,
+                "TERRACE_HTTP__LISTEN": f"127.0.0.1:{self.port}",
+                "TERRACE_METRICS__LISTEN": f"127.0.0.1:{self.metrics_port}",
+                "TERRACE_MEDIA__UDP_PORT": str(self.udp_port),
+                "TERRACE_DATA__FOLDER": self.data,
+            },
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        self.pid = self.process.pid
+        end = time.monotonic() + READY_WITHIN
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"terrace did not become ready:\n{self.log_path.read_text(errors='replace')}")
+            time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    @property
+    def socket_url(self) -> str:
+        return self.url.replace("http", "ws", 1)
+
+    def resident_memory(self) -> int:
+        """The process's resident memory in bytes."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("the server process is gone")
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.data, ignore_errors=True)
