@@ -145,10 +145,6 @@ export const en: Words = {
     unread: (n) => `${n} unread`,
     start: 'start',
     stop: 'stop',
-    leaveQuestion: 'Leave the meeting?',
-    leaveText: 'Only you leave; the meeting goes on. You can join again later.',
-    leaveConfirm: 'Leave meeting',
-    leaveCancel: 'Stay in meeting',
   },
 
   chat: {

@@ -148,10 +148,6 @@ export const zh = {
     unread: (n: number) => `${n} 条未读`,
     start: '开始',
     stop: '停止',
-    leaveQuestion: '要离开会议吗?',
-    leaveText: '只有您离开,会议继续。之后可以再加入。',
-    leaveConfirm: '离开会议',
-    leaveCancel: '留在会议',
   },
 
   chat: {

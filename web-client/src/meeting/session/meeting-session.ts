@@ -193,7 +193,7 @@ export class MeetingSession {
     let problem: unknown = null;
     for (let attempt = 0; !this.isOver(); attempt++) {
       try {
-        await this.joinOnce(since);
+        await this.joinOnce();
         this.rejoining = false;
         return;
       } catch (error) {
@@ -208,7 +208,7 @@ export class MeetingSession {
   }
 
   /** One fresh admission and one connection with it. */
-  private async joinOnce(since: number): Promise<void> {
+  private async joinOnce(): Promise<void> {
     const { meeting, name } = this.input;
     const admission = await joinMeeting(meeting.code, name, this.seat);
     if (this.isOver()) return;
@@ -223,10 +223,10 @@ export class MeetingSession {
       void this.room.disconnect();
       return;
     }
-    this.connected(since);
+    this.connected();
   }
 
-  private connected(since: number): void {
+  private connected(): void {
     const isReturn = this.state.phase === 'reconnecting';
     const absence = this.state.outageSince === null ? 0 : Date.now() - this.state.outageSince;
     this.arrivals.beQuiet();
@@ -247,7 +247,6 @@ export class MeetingSession {
     this.remember();
     this.restoreHand();
     if (isReturn) this.announceReturn(wanted.microphone && !microphone);
-    console.info(`joined after ${Date.now() - since} ms`);
   }
 
   private restoreHand(): void {
@@ -382,9 +381,9 @@ export class MeetingSession {
 
     const seen = setInterval(() => this.remember(), SEEN_INTERVAL_MS);
     const onPageHide = (event: PageTransitionEvent): void => {
-      this.remember();
-      // A page kept for "back" may return; one that goes for good says goodbye.
-      if (!event.persisted) void room.disconnect();
+      // A page kept for "back" may return; one that goes for good says goodbye and keeps the seat.
+      if (event.persisted) this.remember();
+      else this.close();
     };
     window.addEventListener('pagehide', onPageHide);
     this.cleanUps.push(

@@ -44,7 +44,8 @@ export class OwnMedia {
     this.wanted = { microphone: choice.microphone !== null && !choice.enterMuted, camera: choice.camera !== null };
     const { microphone, camera } = choice;
     if (microphone !== null) {
-      if (choice.enterMuted || microphone.readyState !== 'live') microphone.stop();
+      if (choice.enterMuted) microphone.stop();
+      else if (microphone.readyState !== 'live') await this.setMicrophone(true, false);
       else {
         await this.publish('microphone', () =>
           this.room.localParticipant.publishTrack(new LocalAudioTrack(microphone, microphone.getConstraints(), false), {
@@ -53,7 +54,8 @@ export class OwnMedia {
         );
       }
     }
-    if (camera !== null && camera.readyState === 'live') {
+    if (camera !== null && camera.readyState !== 'live') await this.setCamera(true, false);
+    else if (camera !== null) {
       await this.publish('camera', () =>
         this.room.localParticipant.publishTrack(new LocalVideoTrack(camera, camera.getConstraints(), false), {
           source: Track.Source.Camera,
