@@ -37,7 +37,7 @@ describe('an answer of the server', () => {
   it('to a join carries the seat only when there is one', async () => {
     const bodies: unknown[] = [];
     vi.stubGlobal('fetch', (_path: string, request: RequestInit) => {
-      bodies.push(JSON.parse(String(request.body)));
+      bodies.push(JSON.parse(request.body as string));
       const meeting = { code: '1', name: 'm', ends_at: null };
       return Promise.resolve(Response.json({ url: '', token: 't', identity: 'i', seat: 's', meeting }));
     });

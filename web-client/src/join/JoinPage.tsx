@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, type FormEvent } from 'react';
+import { useEffect, useRef, useState, type SubmitEvent } from 'react';
 import { ApiError, getMeeting } from '../api/meetings';
 import { useDocumentTitle } from '../app/document-title';
 import { navigate } from '../app/route';
@@ -34,7 +34,7 @@ export function JoinPage() {
     };
   }, []);
 
-  async function submit(event: FormEvent): Promise<void> {
+  async function submit(event: SubmitEvent): Promise<void> {
     event.preventDefault();
     if (busy || retrySeconds > 0) return;
     const clean = cleanName(name);

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, type FormEvent } from 'react';
+import { useEffect, useRef, useState, type SubmitEvent } from 'react';
 import type { Meeting } from '../api/meetings';
 import { useDocumentTitle } from '../app/document-title';
 import { navigate } from '../app/route';
@@ -25,7 +25,7 @@ export function NamePage({ meeting, onName }: Props) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
 
-  function submit(event: FormEvent): void {
+  function submit(event: SubmitEvent): void {
     event.preventDefault();
     const clean = cleanName(name);
     const wrong = clean === '' ? 'nameMissing' : isValidName(clean) ? null : 'nameInvalid';

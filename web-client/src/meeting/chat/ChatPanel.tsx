@@ -1,4 +1,5 @@
-import { useEffect, useRef, useState, type FormEvent, type KeyboardEvent } from 'react';
+import { charactersOf } from '../../words/characters';
+import { useEffect, useRef, useState, type SubmitEvent, type KeyboardEvent } from 'react';
 import { timeOfDay } from '../../appearance/clock';
 import { useWords } from '../../words/words';
 import { readDraft, writeDraft } from '../session/seat-memory';
@@ -22,7 +23,7 @@ export function ChatPanel({ code, chat, onSend }: Props) {
   const list = useRef<HTMLDivElement>(null);
   const input = useRef<HTMLTextAreaElement>(null);
   const follows = useRef(true);
-  const left = MAX_WRITTEN - [...draft].length;
+  const left = MAX_WRITTEN - charactersOf(draft).length;
 
   useEffect(() => input.current?.focus(), []);
   useEffect(() => {
@@ -91,7 +92,7 @@ export function ChatPanel({ code, chat, onSend }: Props) {
       </div>
       <form
         className="chat-form"
-        onSubmit={(event: FormEvent) => {
+        onSubmit={(event: SubmitEvent) => {
           event.preventDefault();
           void send();
         }}

@@ -1,4 +1,5 @@
 /** The messages of the meeting, bounded in length and number. Text only: nothing in it is ever markup. */
+import { charactersOf } from '../../words/characters';
 
 export interface ChatMessage {
   id: string;
@@ -31,7 +32,7 @@ export const EMPTY_CHAT: ChatState = { messages: [], unread: 0 };
 /** @param isSeen the chat is open, so the message does not count as unread */
 export function withMessage(chat: ChatState, message: Omit<ChatMessage, 'isCut'>, isSeen: boolean): ChatState {
   if (chat.messages.some((known) => known.id === message.id)) return chat;
-  const characters = [...message.text];
+  const characters = charactersOf(message.text);
   const text = characters.slice(0, MAX_SHOWN).join('');
   if (text.trim() === '') return chat;
   const kept: ChatMessage = { ...message, text, isCut: characters.length > MAX_SHOWN };
@@ -48,5 +49,5 @@ export function withAllRead(chat: ChatState): ChatState {
 /** What is sent: without stray space around it, null when nothing is left or it is too long. */
 export function cleanMessage(written: string): string | null {
   const text = written.trim();
-  return text === '' || [...text].length > MAX_WRITTEN ? null : text;
+  return text === '' || charactersOf(text).length > MAX_WRITTEN ? null : text;
 }

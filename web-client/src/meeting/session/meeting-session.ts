@@ -5,12 +5,12 @@
  * Invariant: whatever happens to the line, the stay ends only by the visitor, by the server's
  * decision, or when patience has run out; in between it comes back by itself.
  */
+import { charactersOf } from '../../words/characters';
 import {
   ConnectionState,
   Room,
   RoomEvent,
   Track,
-  type LocalTrackPublication,
   type RemoteTrack,
   type TextStreamReader,
 } from 'livekit-client';
@@ -190,20 +190,18 @@ export class MeetingSession {
   private async joinUntilIn(since: number, patienceMs: number): Promise<void> {
     if (this.rejoining || this.ended) return;
     this.rejoining = true;
-    let problem: unknown = null;
     for (let attempt = 0; !this.isOver(); attempt++) {
       try {
         await this.joinOnce();
         this.rejoining = false;
         return;
       } catch (error) {
-        problem = error;
-        const ending = error instanceof ApiError ? endingForRefusal(error) : 'rejoin';
-        if (ending !== 'rejoin') return this.end(ending);
+        const refusal = error instanceof ApiError ? error : null;
+        const ending = refusal === null ? 'rejoin' : endingForRefusal(refusal);
+        if (ending !== 'rejoin') this.end(ending);
+        else if (Date.now() - since > patienceMs) this.end(endingWhenTiredOf(error));
+        else await this.wait.wait(waitBeforeRejoin(attempt, Math.random(), refusal?.retryAfterMs ?? null));
       }
-      if (Date.now() - since > patienceMs) return this.end(endingWhenTiredOf(problem));
-      const retryAfter = problem instanceof ApiError ? problem.retryAfterMs : null;
-      await this.wait.wait(waitBeforeRejoin(attempt, Math.random(), retryAfter));
     }
   }
 
@@ -283,7 +281,10 @@ export class MeetingSession {
     if (this.ended || this.rejoining) return;
     const ending = endingFor(reason);
     // A disconnect of our own making outside `end` is the retry button.
-    if (ending !== 'rejoin' && ending !== 'self') return this.end(ending);
+    if (ending !== 'rejoin' && ending !== 'self') {
+      this.end(ending);
+      return;
+    }
     const wasSharing = this.state.screenOn;
     this.lineFell();
     if (wasSharing) announcer.notify(currentWords().notices.shareStopped);
@@ -354,7 +355,7 @@ export class MeetingSession {
         this.redraw();
       })
       .on(RoomEvent.TrackMuted, (publication, participant) => {
-        if (participant.isLocal) this.media.onMutedFromOutside(publication as LocalTrackPublication);
+        if (participant.isLocal) this.media.onMutedFromOutside(publication);
         this.redraw();
       })
       .on(RoomEvent.LocalTrackUnpublished, (publication) => {
@@ -416,7 +417,7 @@ export class MeetingSession {
     if (chat === this.state.chat) return;
     this.set({ chat });
     const words = currentWords().chat;
-    if (!isOwn) announcer.say(words.arrived(name, [...text].slice(0, 100).join('')));
+    if (!isOwn) announcer.say(words.arrived(name, charactersOf(text).slice(0, 100).join('')));
   }
 
   private remember(): void {

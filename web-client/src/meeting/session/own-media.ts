@@ -1,9 +1,11 @@
 /** The visitor's own microphone, camera and screen: one change at a time, failures as notices in words. */
 import {
+  ConnectionState,
   LocalAudioTrack,
   LocalVideoTrack,
   Track,
-  type LocalTrackPublication,
+  type LocalTrack,
+  type TrackPublication,
   type Room,
   type VideoCodec,
 } from 'livekit-client';
@@ -48,18 +50,20 @@ export class OwnMedia {
       else if (microphone.readyState !== 'live') await this.setMicrophone(true, false);
       else {
         await this.publish('microphone', () =>
-          this.room.localParticipant.publishTrack(new LocalAudioTrack(microphone, microphone.getConstraints(), false), {
-            source: Track.Source.Microphone,
-          }),
+          this.publishTrack(
+            new LocalAudioTrack(microphone, microphone.getConstraints(), false) as unknown as LocalTrack,
+            Track.Source.Microphone,
+          ),
         );
       }
     }
     if (camera !== null && camera.readyState !== 'live') await this.setCamera(true, false);
     else if (camera !== null) {
       await this.publish('camera', () =>
-        this.room.localParticipant.publishTrack(new LocalVideoTrack(camera, camera.getConstraints(), false), {
-          source: Track.Source.Camera,
-        }),
+        this.publishTrack(
+          new LocalVideoTrack(camera, camera.getConstraints(), false),
+          Track.Source.Camera,
+        ),
       );
     }
   }
@@ -136,7 +140,7 @@ export class OwnMedia {
   }
 
   /** The library muted one of our tracks: somebody with the right to, or the system that took the device. */
-  onMutedFromOutside(publication: LocalTrackPublication): void {
+  onMutedFromOutside(publication: TrackPublication): void {
     const words = currentWords().notices;
     const ended = publication.track?.mediaStreamTrack.readyState === 'ended';
     if (publication.source === Track.Source.Microphone && this.wanted.microphone && !this.busy.microphone) {
@@ -160,13 +164,18 @@ export class OwnMedia {
         await act();
       } catch (error) {
         // A connection lost meanwhile is not the device's fault: joining again opens it then.
-        if (this.room.state !== 'connected') return;
+        if (this.room.state !== ConnectionState.Connected) return;
         this.wanted = { ...this.wanted, [kind]: false };
         const words = currentWords();
         const help = helpFor(await explain(error, kind), kind, currentClient(), words.permission);
         announcer.notify(words.notices.mediaFailed(words.permission[kind]) + help.title, 'assertive');
       }
     });
+  }
+
+  /** The cast at the caller: one of the library's classes does not fit its own union under exactOptionalPropertyTypes. */
+  private publishTrack(track: LocalTrack, source: Track.Source): Promise<unknown> {
+    return this.room.localParticipant.publishTrack(track, { source });
   }
 
   private mayPublish(): boolean {

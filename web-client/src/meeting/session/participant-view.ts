@@ -1,4 +1,5 @@
 /** Plain pictures of the participants, made anew at each change, so that the page can compare and draw. */
+import { charactersOf } from '../../words/characters';
 import { ConnectionQuality, Track, type Participant, type Room, type TrackPublication, type VideoTrack } from 'livekit-client';
 import type { Words } from '../../words/words';
 
@@ -54,7 +55,7 @@ function qualityWord(quality: ConnectionQuality): QualityWord {
 
 function shownName(participant: Participant): string {
   const name = participant.name?.trim() ?? '';
-  return [...(name === '' ? participant.identity : name)].slice(0, MAX_SHOWN_NAME).join('');
+  return charactersOf(name === '' ? participant.identity : name).slice(0, MAX_SHOWN_NAME).join('');
 }
 
 export function viewOf(participant: Participant, isSelf: boolean): ParticipantView {

@@ -1,3 +1,4 @@
+import { charactersOf } from '../../words/characters';
 import { memo } from 'react';
 import { Icon } from '../../appearance/Icon';
 import { useWords } from '../../words/words';
@@ -20,7 +21,7 @@ function groundOf(identity: string): string {
 
 /** Chinese names are known by their last two characters, others by their first letter. */
 export function initialsOf(name: string): string {
-  const characters = [...name.trim()];
+  const characters = charactersOf(name.trim());
   const first = characters[0] ?? '';
   return /\p{Script=Han}/u.test(first) ? characters.slice(-2).join('') : first.toUpperCase();
 }
