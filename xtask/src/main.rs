@@ -1,7 +1,8 @@
-//! Every chore of the project: `cargo xtask demo`, `test`, `lint`.
+//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `notice`, `sbom`.
 
 mod demo;
 mod install;
+mod inventory;
 mod parts;
 mod run;
 
@@ -12,6 +13,8 @@ cargo xtask demo                 build everything and run an example meeting on 
 cargo xtask test [--all]         install what the tests need and run them; --all adds the long forms
 cargo xtask test --only A,B      run some parts only
 cargo xtask lint                 format check, clippy and the web client's linter
+cargo xtask notice               write NOTICE: what the program contains, under which licences
+cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
 
 fn main() -> Result<()> {
@@ -25,6 +28,8 @@ fn main() -> Result<()> {
             "--only",
             "format,clippy,client-lint",
         ])?),
+        ["notice"] => inventory::write_notice(),
+        ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -37,6 +37,8 @@ pub(crate) fn is_installed(program: &str) -> bool {
 /// it is then ended together with everything it started.
 pub(crate) fn run(folder: &str, budget: Duration, program: &str, arguments: &[&str]) -> Result<()> {
     let folder = root().join(folder);
+    // Progress is printed by the children too: what stands before must not come after.
+    std::io::Write::flush(&mut std::io::stdout()).ok();
     // `timeout` of the coreutils ends the whole process group.
     let mut child = Command::new("timeout")
         .arg("--kill-after=10")
