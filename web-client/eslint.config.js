@@ -3,7 +3,11 @@ import jsxA11y from 'eslint-plugin-jsx-a11y';
 import reactHooks from 'eslint-plugin-react-hooks';
 import tseslint from 'typescript-eslint';
 
-const nodeGlobals = { process: 'readonly', console: 'readonly', URL: 'readonly', fetch: 'readonly', Buffer: 'readonly' };
+const nodeGlobals = Object.fromEntries(
+  ['process', 'console', 'URL', 'fetch', 'window', 'document', 'navigator', 'localStorage', 'sessionStorage', 'DOMException', 'EventTarget', 'setInterval'].map(
+    (name) => [name, 'readonly'],
+  ),
+);
 
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/', 'screenshots/', 'public/'] },

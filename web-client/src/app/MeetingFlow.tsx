@@ -3,7 +3,6 @@ import { lazy, Suspense, useCallback, useEffect, useState } from 'react';
 import { ApiError, getMeeting, type Meeting } from '../api/meetings';
 import { PageFrame } from '../appearance/PageFrame';
 import { Waiting } from '../appearance/Waiting';
-import { DeviceCheckPage } from '../device-check/DeviceCheckPage';
 import { stopTracks, type DeviceChoice } from '../device-check/device-choice';
 import { isValidName } from '../join/participant-name';
 import { NamePage } from '../join/NamePage';
@@ -12,9 +11,10 @@ import { rememberDeparture, type Departure, type DepartureReason } from '../left
 import { readSeat, forgetMeeting, type SeatMemory } from '../meeting/session/seat-memory';
 import { getPreferences, setPreferences } from '../preferences/preferences';
 import { useWords } from '../words/words';
-import { loadMeetingPage } from './load-meeting';
+import { loadDeviceCheckPage, loadMeetingPage } from './load-pages';
 
 const MeetingPage = lazy(loadMeetingPage);
+const DeviceCheckPage = lazy(loadDeviceCheckPage);
 
 type Step =
   | { at: 'opening' }
@@ -86,11 +86,13 @@ export function MeetingFlow({ code }: { code: string }) {
       );
     case 'check':
       return (
-        <DeviceCheckPage
-          meeting={step.meeting}
-          onChangeName={() => setStep({ at: 'name', meeting: step.meeting })}
-          onReady={begin}
-        />
+        <Suspense fallback={<OpeningPage />}>
+          <DeviceCheckPage
+            meeting={step.meeting}
+            onChangeName={() => setStep({ at: 'name', meeting: step.meeting })}
+            onReady={begin}
+          />
+        </Suspense>
       );
     case 'meeting':
       return (

@@ -1,7 +1,7 @@
 /** See and hear oneself before going in. Microphone first, then camera, each from a press; all optional. */
 import { useEffect, useRef, useState } from 'react';
 import type { Meeting } from '../api/meetings';
-import { prefetchMeetingPage } from '../app/load-meeting';
+import { prefetchMeetingPage } from '../app/load-pages';
 import { useDocumentTitle } from '../app/document-title';
 import { Icon } from '../appearance/Icon';
 import { PageFrame } from '../appearance/PageFrame';

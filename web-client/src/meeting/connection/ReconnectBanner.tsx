@@ -22,7 +22,7 @@ export function ReconnectBanner({ outageSince, onRetry, onLeave }: Props) {
   const outage = Math.max(0, now - outageSince);
   const phase = outagePhase(outage);
   return (
-    <div className={`reconnect reconnect-${phase}`} data-testid="reconnect-banner" data-phase={phase}>
+    <section className={`reconnect reconnect-${phase}`} aria-label={words.connection.region} data-testid="reconnect-banner" data-phase={phase}>
       <span className="reconnect-dot" aria-hidden="true" />
       {/* Said once per phase: the clock beside it must not be read out every second. */}
       <p role="alert">
@@ -40,6 +40,6 @@ export function ReconnectBanner({ outageSince, onRetry, onLeave }: Props) {
           </button>
         </>
       )}
-    </div>
+    </section>
   );
 }

@@ -100,7 +100,7 @@ export function ControlBar(props: Props) {
   );
 
   return (
-    <div className="controls" role="toolbar" aria-label={words.meeting.controls} data-region="controls">
+    <section className="controls" aria-label={words.meeting.controls} data-region="controls">
       <ControlButton
         icon={microphoneOn ? 'microphone' : 'microphoneOff'}
         label={words.controls.microphone}
@@ -153,6 +153,6 @@ export function ControlBar(props: Props) {
           </div>
         </Dialog>
       )}
-    </div>
+    </section>
   );
 }
