@@ -3,6 +3,7 @@
  * Polite ones are collected and spoken at most once in five seconds, so that twenty people
  * arriving together are one sentence; assertive ones are spoken at once.
  */
+import { currentWords } from '../words/words';
 
 /** Least time between two polite announcements. */
 export const POLITE_INTERVAL_MS = 5_000;
@@ -73,7 +74,7 @@ export class Announcer {
     if (this.politeTimer !== null) clearTimeout(this.politeTimer);
     this.politeTimer = null;
     this.lastPolite = this.now();
-    const text = [...new Set(this.waiting)].join('。');
+    const text = [...new Set(this.waiting)].join(currentWords().sentenceBreak);
     this.waiting = [];
     this.set({ polite: this.distinct(this.state.polite, text) });
   }

@@ -13,8 +13,8 @@ export const en: Words = {
   close: 'Close',
   retry: 'Retry',
   loading: 'Opening the meeting…',
+  sentenceBreak: '. ',
   loadingLong: 'Opening the meeting; the network is slow, please wait',
-  clockSeconds: (seconds) => `${seconds} s`,
 
   join: {
     title: 'Join a meeting',
@@ -87,7 +87,6 @@ export const en: Words = {
     stopMicrophone: 'Close microphone',
     defaultDevice: 'System default device',
     deviceNumber: (kind, n) => `${kind} ${n}`,
-    level: 'Microphone level',
     fellBack: 'The device chosen before is gone; the default one is used',
   },
 
@@ -99,7 +98,6 @@ export const en: Words = {
     joiningLong: 'Still connecting; the network is slow, please wait',
     stage: 'Meeting pictures',
     controls: 'Meeting controls',
-    panel: 'Side panel',
     elapsed: 'Meeting time',
     people: (n) => (n === 1 ? '1 person' : `${n} people`),
     you: 'Me',
@@ -116,7 +114,6 @@ export const en: Words = {
     tile: (name, microphoneOn, quality, handUp) =>
       `${name}, microphone ${microphoneOn ? 'on' : 'off'}, network ${quality}${handUp ? ', hand raised' : ''}`,
     screenTile: (name) => `Screen of ${name}`,
-    speaking: 'Speaking',
     handUp: 'Hand raised',
     startAudio: 'Press to hear the sound',
   },
@@ -134,16 +131,10 @@ export const en: Words = {
     leave: 'Leave',
     on: 'on',
     off: 'off',
-    busy: 'wait',
-    raise: 'raise',
     lower: 'lower',
     grid: 'grid',
     speaker: 'speaker',
-    layoutMenu: 'Choose a layout',
-    gridLong: 'Grid: everybody the same size',
-    speakerLong: 'Speaker: who speaks is large',
     unread: (n) => `${n} unread`,
-    start: 'start',
     stop: 'stop',
   },
 
@@ -158,7 +149,6 @@ export const en: Words = {
     failed: 'Not sent. Check the network, then press “Send” again',
     cut: '(too long, cut off)',
     arrived: (name, text) => `${name} says: ${text}`,
-    arrivedMany: (n) => `${n} new messages`,
   },
 
   participants: {
@@ -247,7 +237,6 @@ export const en: Words = {
     shareStarted: (name) => `${name} shares a screen`,
     shareStopped: 'Screen sharing has stopped',
     publishDenied: 'You may not use microphone, camera or screen sharing in this meeting',
-    deviceLost: 'The device in use was unplugged; the default one is used',
     mediaFailed: (device) => `The ${device.toLowerCase()} did not open. `,
     pushToTalk: 'Release the space bar to mute',
     deviceSwitchFailed: 'Could not switch. Check that the device is plugged in',

@@ -39,10 +39,9 @@ export function ControlBar(props: Props) {
     <ControlButton
       icon="share"
       label={words.controls.share}
-      state={screenOn ? words.controls.stop : words.controls.start}
       pressed={screenOn}
       busy={busy.screen}
-      {...(screenOn ? { tone: 'active' as const } : {})}
+      {...(screenOn ? { tone: 'active' as const, state: words.controls.stop } : {})}
       onClick={() => {
         setMoreOpen(false);
         void session.media.setScreen(!screenOn);
