@@ -50,7 +50,7 @@ window.joinRoom = async ({
 };
 
 /** Publishes a picture and a tone made in the page: for browsers that take no camera file. */
-async function publishGenerated(room, { number, hertz }, { camera, microphone }) {
+async function publishGenerated(room, { number }, { camera, microphone }) {
   const { Track } = LivekitClient;
   if (camera) {
     const canvas = document.createElement('canvas');
@@ -77,18 +77,45 @@ async function publishGenerated(room, { number, hertz }, { camera, microphone })
     });
   }
   if (microphone) {
-    const context = new AudioContext();
-    await context.resume();
-    const tone = context.createOscillator();
-    tone.frequency.value = hertz;
-    const loudness = context.createGain();
-    loudness.gain.value = 0.5;
-    const out = context.createMediaStreamDestination();
-    tone.connect(loudness).connect(out);
-    tone.start();
-    await room.localParticipant.publishTrack(out.stream.getAudioTracks()[0], { source: Track.Source.Microphone, dtx: false });
+    // Not an oscillator: an AudioContext may not start where there is no sound card.
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
+    await room.localParticipant.publishTrack(stream.getAudioTracks()[0], { source: Track.Source.Microphone, dtx: false });
   }
 }
+
+/**
+ * The loudest frequency on an identity's microphone, from a recording decoded afterwards: slower than
+ * `receiving.toneHeardOn`, but needs no running AudioContext. Null when nothing was heard.
+ */
+window.toneRecordedFrom = async (identity) => {
+  const track = room.remoteParticipants.get(identity)?.getTrackPublication('microphone')?.audioTrack?.mediaStreamTrack;
+  if (!track) return null;
+  const recorder = new MediaRecorder(new MediaStream([track]));
+  const parts = [];
+  recorder.ondataavailable = ({ data }) => parts.push(data);
+  const stopped = new Promise((done) => (recorder.onstop = done));
+  recorder.start();
+  await new Promise((done) => setTimeout(done, 2000));
+  recorder.stop();
+  await stopped;
+  const rate = 48000;
+  const recorded = await new OfflineAudioContext(1, rate, rate)
+    .decodeAudioData(await new Blob(parts).arrayBuffer()).catch(() => null);
+  if (!recorded) return null;
+  const samples = recorded.getChannelData(0);
+  let loudest = { power: 0.5, hertz: null };
+  for (let hertz = 300; hertz < 4000; hertz += 5) {
+    // Goertzel: the power at one frequency.
+    const coefficient = 2 * Math.cos((2 * Math.PI * hertz) / rate);
+    let [one, two] = [0, 0];
+    for (const sample of samples) [one, two] = [sample + coefficient * one - two, one];
+    const power = one * one + two * two - coefficient * one * two;
+    if (power > loudest.power) loudest = { power, hertz };
+  }
+  return loudest.hertz;
+};
 
 /** The codecs this participant really sends, by getStats. */
 window.sentCodecs = async () => {

@@ -21,23 +21,23 @@ for (const singleConnection of [true, false]) {
       await Participant.join({ server, harnessUrl: harness.url, room, number: 6, identity: 'chromium', singleConnection }),
       () => chromium.leave(),
     );
-    const firefox = own.add(await startFirefox(), () => firefox.close());
+    const firefox = own.add(await startFirefox(toneOf(9)), () => firefox.close());
     const page = await firefox.newPage();
     await page.goto(harness.url);
     await page.evaluate((o) => window.joinRoom(o), {
       url: server.socketUrl,
       token: token({ room, identity: 'firefox' }),
       singleConnection,
-      generated: { number: 9, hertz: toneOf(9) },
+      generated: { number: 9 },
     });
 
     const near = (hertz, number) => Math.abs(hertz - toneOf(number)) < 20;
     await untilValue('Chromium sees and hears Firefox', () => chromium.received(1000), ({ firefox: f }) => f?.number === 9 && near(f.hertz, 9));
-    await untilValue(
-      'Firefox sees and hears Chromium',
-      () => page.evaluate(() => window.receiving.received(window.room, 1000)),
-      ({ chromium: c }) => c?.number === 6 && near(c.hertz, 6),
-    );
+    await untilValue('Firefox sees Chromium', () => page.evaluate(() => {
+      const video = document.querySelector('video[data-identity=chromium]');
+      return video && window.receiving.numberShownBy(video);
+    }), (number) => number === 6);
+    await untilValue('Firefox hears Chromium', () => page.evaluate(() => window.toneRecordedFrom('chromium')), (hertz) => near(hertz, 6));
     assert.equal((await chromium.inboundStats('firefox')).codec, 'video/VP8');
   });
 }
