@@ -58,11 +58,12 @@ class Server:
             [terrace_binary(), "serve", "--dev"],
             cwd=self.data,
             env={
-                **os.environ,
+                # Settings of whoever runs the tests must not reach the server under test.
+                **{name: value for name, value in os.environ.items() if not name.startswith("TERRACE_")},
                 "TERRACE_HTTP__LISTEN": f"127.0.0.1:{self.port}",
                 "TERRACE_METRICS__LISTEN": f"127.0.0.1:{self.metrics_port}",
-                "TERRACE_MEDIA__UDP_PORT": str(self.udp_port),
-                "TERRACE_DATA__FOLDER": self.data,
+                "TERRACE_MEDIA__LISTEN": f"127.0.0.1:{self.udp_port}",
+                "TERRACE_DATA_DIR": self.data,
             },
             stdout=self.log,
             stderr=subprocess.STDOUT,

@@ -34,7 +34,10 @@ pub(crate) fn demo() -> Result<()> {
     let data = target().join("demo");
     std::fs::create_dir_all(&data)?;
     let set = |command: &mut Command| {
-        command.env("TERRACE_DATA_DIR", &data).current_dir(root());
+        command
+            .env_remove("TERRACE_TOOLS_DIR")
+            .env("TERRACE_DATA_DIR", &data)
+            .current_dir(root());
     };
     let mut create = Command::new(&terrace);
     set(&mut create);
