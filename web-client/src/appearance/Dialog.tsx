@@ -41,7 +41,11 @@ export function Dialog({ title, onClose, testId, children }: Props) {
           <Icon name="close" />
         </button>
       </div>
-      <div className="dialog-body">{children}</div>
+      {/* What scrolls must be reachable by keyboard. */}
+      {/* eslint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
+      <div className="dialog-body" tabIndex={0}>
+        {children}
+      </div>
     </dialog>
   );
 }

@@ -15,7 +15,7 @@ export function Steps({ now }: { now: 1 | 2 | 3 }) {
           <span className="step-dot" aria-hidden="true">
             {index + 1 < now ? '✓' : index + 1}
           </span>
-          {name}
+          <span className="step-name">{name}</span>
         </li>
       ))}
     </ol>

@@ -68,11 +68,12 @@ export function DeviceCheckPage({ meeting, onChangeName, onReady }: Props) {
   }
 
   const cameraTrack = camera.state.status === 'open' ? camera.state.track : null;
+  const hasFault = microphone.state.status === 'failed' || camera.state.status === 'failed';
   const asking = microphone.state.status === 'asking' || camera.state.status === 'asking';
 
   return (
     <PageFrame>
-      <section className="card wide-card check">
+      <section className={hasFault ? 'card wide-card check check-fault' : 'card wide-card check'}>
         <Steps now={2} />
         <div className="check-title">
           <h1 ref={heading} tabIndex={-1}>

@@ -16,7 +16,7 @@ export function QualityMark({ quality, withLabel }: { quality: QualityWord; with
         {quality === 'lost' && <path d="M2 1l14 12M16 1L2 13" />}
       </svg>
       <span>
-        {withLabel && `${words.meeting.network} `}
+        {withLabel && <span className="quality-label">{words.meeting.network} </span>}
         {words.meeting.quality[quality]}
       </span>
     </span>
