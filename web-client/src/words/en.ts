@@ -119,7 +119,7 @@ export const en: Words = {
   },
 
   controls: {
-    microphone: 'Microphone',
+    microphone: 'Mic',
     camera: 'Camera',
     share: 'Share',
     hand: 'Hand',
@@ -207,11 +207,11 @@ export const en: Words = {
   connection: {
     region: 'Connection',
     reconnecting: 'Reconnecting… your place is kept',
-    unreachable: 'Cannot connect.',
+    unreachable: 'Cannot connect. ',
     downFor: (clock) => `Disconnected for ${clock}`,
     stillTrying: 'Trying again by itself. You can also check the network and press “Retry”',
     retryNow: 'Retry',
-    leave: 'Leave meeting',
+    leave: 'Leave',
     back: 'Connected again',
     backMuted: 'Away for more than 30 seconds, so you are muted. Turn on the microphone to speak',
     offline: 'The network is down. Check the cable, Wi-Fi or mobile data',

@@ -214,7 +214,7 @@ export const zh = {
     downFor: (clock: string) => `断线时间 ${clock}`,
     stillTrying: '会一直自动重试。也可以检查网络后点“重试”',
     retryNow: '重试',
-    leave: '离开会议',
+    leave: '离开',
     back: '已重新连上',
     backMuted: '离开超过 30 秒，话筒已静音。要说话请打开话筒',
     offline: '网络已断开，请检查网线、无线网络或移动数据',

@@ -10,9 +10,6 @@ import { VideoView } from './VideoView';
 /** Calm grounds for people without a picture; white letters on each are above 4.5:1. */
 const GROUNDS = ['#34507a', '#3d5a50', '#5a4a6b', '#6b4f3a', '#2f5d6b', '#56564a'];
 
-/** Below this width a tile shows no word beside the bars; the word is still in its description. */
-const ROOM_FOR_WORDS = 190;
-
 function groundOf(identity: string): string {
   let sum = 0;
   for (const character of identity) sum = (sum * 31 + (character.codePointAt(0) ?? 0)) % 65_521;
@@ -41,7 +38,6 @@ export const Tile = memo(
     const words = useWords();
     const isScreen = kind === 'screen';
     const track = isScreen ? view.screen : view.camera;
-    const isNarrow = rect.width < ROOM_FOR_WORDS;
     const name = view.name + (view.isSelf ? words.meeting.youSuffix : '');
     const description = isScreen
       ? words.meeting.screenTile(view.name)
@@ -49,7 +45,7 @@ export const Tile = memo(
     const isSpeaking = !isScreen && view.isSpeaking;
     return (
       <li
-        className={`tile${isSpeaking ? ' tile-speaking' : ''}${isNarrow ? ' tile-narrow' : ''}`}
+        className={isSpeaking ? 'tile tile-speaking' : 'tile'}
         style={placeOf(rect)}
         data-testid="tile"
         data-identity={view.identity}
@@ -74,7 +70,7 @@ export const Tile = memo(
           {!isScreen && view.handAt !== null && (
             <span className="tile-hand">
               <Icon name="hand" size="1.25rem" />
-              {!isNarrow && words.meeting.handUp}
+              <span>{words.meeting.handUp}</span>
             </span>
           )}
           {!isScreen && (

@@ -55,19 +55,18 @@ function fitting(length: number, piece: number): number {
   return Math.max(1, Math.floor((length + GAP) / (piece + GAP)));
 }
 
+/** A grid whose pictures are this close to the largest possible is preferred when it fills the area better. */
+const NEARLY_AS_LARGE = 0.88;
+
+interface Grid {
+  columns: number;
+  rows: number;
+  tileWidth: number;
+  tileHeight: number;
+}
+
 function grid(count: number, width: number, height: number): Rect[] {
-  let best = { columns: 1, area: -1, tileWidth: 0, tileHeight: 0 };
-  for (let columns = 1; columns <= count; columns++) {
-    const rows = Math.ceil(count / columns);
-    const [tileWidth, tileHeight] = shape(
-      (width - GAP * (columns - 1)) / columns,
-      (height - GAP * (rows - 1)) / rows,
-    );
-    const area = tileWidth * tileHeight;
-    if (area > best.area + 1e-6) best = { columns, area, tileWidth, tileHeight };
-  }
-  const { columns, tileWidth, tileHeight } = best;
-  const rows = Math.ceil(count / columns);
+  const { columns, rows, tileWidth, tileHeight } = bestGrid(count, width, height);
   const top = (height - rows * tileHeight - (rows - 1) * GAP) / 2;
   return Array.from({ length: count }, (_, index) => {
     const row = Math.floor(index / columns);
@@ -80,6 +79,23 @@ function grid(count: number, width: number, height: number): Rect[] {
       height: tileHeight,
     };
   });
+}
+
+function bestGrid(count: number, width: number, height: number): Grid {
+  const grids = Array.from({ length: count }, (_, index): Grid => {
+    const columns = index + 1;
+    const rows = Math.ceil(count / columns);
+    const [tileWidth, tileHeight] = shape((width - GAP * (columns - 1)) / columns, (height - GAP * (rows - 1)) / rows);
+    return { columns, rows, tileWidth, tileHeight };
+  });
+  const areaOf = ({ tileWidth, tileHeight }: Grid): number => tileWidth * tileHeight;
+  const largest = Math.max(...grids.map(areaOf));
+  /** How much of the area's narrower-filled side is used: bands of empty ground look lost. */
+  const fillOf = ({ columns, rows, tileWidth, tileHeight }: Grid): number =>
+    Math.min((columns * (tileWidth + GAP) - GAP) / width, (rows * (tileHeight + GAP) - GAP) / height);
+  return grids
+    .filter((candidate) => areaOf(candidate) >= largest * NEARLY_AS_LARGE)
+    .reduce((best, candidate) => (fillOf(candidate) > fillOf(best) ? candidate : best));
 }
 
 /** The largest size inside a cell whose shape is neither flatter than 16:9 nor taller than 4:3. */
