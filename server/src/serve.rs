@@ -1,0 +1,428 @@
+//! Puts everything together and runs it until it is asked to end.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum_server::Handle;
+use base64::Engine as _;
+use hyper_util::rt::TokioTimer;
+use rand::RngCore as _;
+use signaling::token::KeyRing;
+use signaling::{Hub, HubConfig, Media};
+
+use crate::config::{Config, TlsMode};
+use crate::door::{Door, MeetingGate, own_keys};
+use crate::guesses::Guesses;
+use crate::meetings::Meetings;
+use crate::{door, tls, web};
+
+/// How long a client may take to send a request's headers.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long an answer may take; a WebSocket is answered when it opens.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How long sessions have to hear why they end before connections are cut.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+struct Shard(sfu::driver::ShardHandle);
+
+impl Media for Shard {
+    fn send(&self, command: sfu::Command) {
+        self.0.send(command);
+    }
+}
+
+/// Makes the data folder, for its owner only.
+pub fn prepare_data_dir(folder: &Path) -> anyhow::Result<()> {
+    let is_new = !folder.exists();
+    fs::create_dir_all(folder).with_context(|| {
+        format!("the data folder {} can't be made: set data_dir", folder.display())
+    })?;
+    #[cfg(unix)]
+    if is_new {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// The secret of the server's own tokens; made at first.
+fn own_secret(folder: &Path) -> anyhow::Result<String> {
+    let file = folder.join("meetings.key");
+    match fs::read_to_string(&file) {
+        Ok(secret) => {
+            crate::config::check_private(&file, "the key of meetings")?;
+            let secret = secret.trim().to_owned();
+            if secret.len() < crate::config::SECRET_LENGTH {
+                bail!("{} is damaged: delete it to have a new one made", file.display());
+            }
+            Ok(secret)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut bytes = [0; 48];
+            rand::rng().fill_bytes(&mut bytes);
+            let secret = base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+            tls::write_private(&file, secret.as_bytes())?;
+            Ok(secret)
+        }
+        Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
+    }
+}
+
+/// Everything that answers on the public address.
+pub fn app(door: Arc<Door>, is_tls: bool) -> Router {
+    let hub = door.hub.clone();
+    Router::new()
+        .merge(signaling::session::router(hub.clone()))
+        .merge(signaling::twirp::router(hub.clone()))
+        .merge(door::router(door))
+        .merge(health(hub))
+        .merge(web::router())
+        .layer(from_fn(move |request: Request, next: Next| web::guard(is_tls, request, next)))
+        .layer(from_fn(within_time))
+}
+
+async fn within_time(request: Request, next: Next) -> axum::response::Response {
+    match tokio::time::timeout(ANSWER_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
+}
+
+fn health(hub: Arc<Hub>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(ready))
+        .with_state(hub)
+}
+
+async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
+    if hub.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ready")
+    }
+}
+
+fn metrics_router(hub: Arc<Hub>, shard: sfu::driver::ShardHandle) -> Router {
+    let show = {
+        let hub = hub.clone();
+        move || async move {
+            let text = metrics(&hub, &shard);
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+        }
+    };
+    health(hub).route("/metrics", get(show)).layer(from_fn(within_time))
+}
+
+fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
+    let counts = hub.counts();
+    let totals = shard.metrics();
+    let mut text = String::new();
+    let mut put = |name: &str, kind: &str, help: &str, value: u64| {
+        text.push_str(&format!(
+            "# HELP terrace_{name} {help}\n# TYPE terrace_{name} {kind}\nterrace_{name} {value}\n"
+        ));
+    };
+    put("rooms", "gauge", "Rooms open.", counts.rooms as u64);
+    put("participants", "gauge", "Participants in rooms.", counts.participants as u64);
+    put("tracks", "gauge", "Tracks that are live.", counts.tracks as u64);
+    put("sessions", "gauge", "WebSockets of clients.", counts.sessions as u64);
+    put("joins_total", "counter", "Joins since start.", counts.joins);
+    put("resumes_total", "counter", "Sessions resumed since start.", counts.resumes);
+    put(
+        "sessions_refused_total",
+        "counter",
+        "Sessions ended for breaking the protocol or a bound.",
+        counts.refused,
+    );
+    put("sessions_slow_total", "counter", "Sessions ended for reading too slowly.", counts.slow);
+    put("draining", "gauge", "1 while the server lets nobody in.", hub.is_draining().into());
+    put("media_connections", "gauge", "WebRTC connections.", totals.connections);
+    put("media_tracks", "gauge", "Tracks known to the media core.", totals.tracks);
+    put("media_subscriptions", "gauge", "Tracks sent to receivers.", totals.subscriptions);
+    put("media_datagrams_in_total", "counter", "Datagrams received.", totals.datagrams_in);
+    put("media_datagrams_out_total", "counter", "Datagrams sent.", totals.datagrams_out);
+    put("media_bytes_in_total", "counter", "Bytes received.", totals.bytes_in);
+    put("media_bytes_out_total", "counter", "Bytes sent.", totals.bytes_out);
+    put("media_strangers_total", "counter", "Datagrams of nobody known.", totals.strangers);
+    put("media_failures_total", "counter", "Connections that failed.", totals.failures);
+    text
+}
+
+/// Runs the server until SIGTERM or SIGINT.
+pub async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
+    config.check(is_dev)?;
+    prepare_data_dir(&config.data_dir)?;
+    let meetings = Meetings::open(&config.data_dir).await?;
+    let secret = own_secret(&config.data_dir)?;
+    let own = own_keys(&secret);
+    let mut pairs: Vec<(String, String)> =
+        config.keys.iter().map(|(key, secret)| (key.clone(), secret.clone())).collect();
+    pairs.push((crate::meetings::MEETING_KEY.to_owned(), secret));
+
+    let (sink, events) = signaling::event_queue();
+    let shard = sfu::driver::start(
+        sfu::driver::DriverConfig {
+            listen: config.media.listen.clone(),
+            announce: config.media.announce.clone(),
+        },
+        move |event| sink.put(event),
+    )
+    .with_context(|| format!("can't listen on the UDP addresses {:?}", config.media.listen))?;
+    let hub = Hub::new(
+        HubConfig {
+            keys: KeyRing::new(pairs),
+            limits: config.signaling_limits(),
+            gate: Some(Arc::new(MeetingGate(meetings.clone()))),
+        },
+        Arc::new(Shard(shard.clone())),
+    );
+    let door = Arc::new(Door {
+        hub: hub.clone(),
+        meetings,
+        keys: own,
+        guesses: Guesses::default(),
+        trusted_proxies: if config.http.behind_proxy {
+            config.http.trusted_proxies.clone()
+        } else {
+            Vec::new()
+        },
+    });
+    tokio::spawn(hub.clone().run(events));
+    tokio::spawn(door::watch(door.clone()));
+
+    let addresses: Vec<_> = shard.candidates().iter().map(SocketAddr::ip).collect();
+    let served = tls::load(&config, &addresses).await?;
+    let is_tls = config.tls.mode != TlsMode::Off;
+    let service = app(door, is_tls).into_make_service_with_connect_info::<SocketAddr>();
+    let handle = Handle::new();
+    let listener = listen(config.http.listen)?;
+    let metrics_listener = listen(config.metrics.listen)?;
+    let metrics_service = metrics_router(hub.clone(), shard.clone()).into_make_service();
+    let metrics_handle = Handle::new();
+    let mut metrics_server =
+        axum_server::from_tcp(metrics_listener)?.handle(metrics_handle.clone());
+    metrics_server
+        .http_builder()
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME);
+    let metrics_task = tokio::spawn(metrics_server.serve(metrics_service));
+
+    let words = served.as_ref().map(|served| served.words.clone()).unwrap_or_default();
+    let main_task = {
+        let handle = handle.clone();
+        match served {
+            Some(served) => {
+                let mut server =
+                    axum_server::from_tcp_rustls(listener, served.config)?.handle(handle);
+                server
+                    .http_builder()
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIME);
+                tokio::spawn(async move { server.serve(service).await })
+            }
+            None => {
+                let mut server = axum_server::from_tcp(listener)?.handle(handle);
+                server
+                    .http_builder()
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIME);
+                tokio::spawn(async move { server.serve(service).await })
+            }
+        }
+    };
+    println!("梯田视联 Terrace {}", env!("CARGO_PKG_VERSION"));
+    println!("  {}", config.public_url());
+    if !words.is_empty() {
+        println!("{words}");
+    }
+    if is_dev {
+        println!("  --dev: API key devkey, secret \"secret\". For developing only.");
+        if !config.http.listen.ip().is_loopback() {
+            tracing::warn!(
+                listen = %config.http.listen,
+                "--dev on an address that others can reach: anybody can make tokens. Use it in \
+                 closed test networks only"
+            );
+        }
+    }
+    tracing::info!(
+        http = %config.http.listen,
+        media = ?shard.candidates(),
+        metrics = %config.metrics.listen,
+        tls = is_tls,
+        "ready"
+    );
+
+    asked_to_end().await?;
+    tracing::info!("draining: clients are told to come back to the next process");
+    hub.drain();
+    // The leaves are on their way when the connections that still linger are cut.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    handle.graceful_shutdown(Some(DRAIN_TIME));
+    let _ = tokio::time::timeout(DRAIN_TIME + Duration::from_secs(1), main_task).await;
+    metrics_handle.shutdown();
+    let _ = tokio::time::timeout(Duration::from_secs(1), metrics_task).await;
+    tokio::task::spawn_blocking(move || shard.shutdown()).await?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("can't listen on {address}: is another server running there?"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn asked_to_end() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result?,
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::ConnectInfo;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    struct NoMedia;
+    impl Media for NoMedia {
+        fn send(&self, _: sfu::Command) {}
+    }
+
+    async fn door() -> (Arc<Door>, Meetings, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let meetings = Meetings::open(folder.path()).await.unwrap();
+        let secret = own_secret(folder.path()).unwrap();
+        assert_eq!(own_secret(folder.path()).unwrap(), secret);
+        let hub = Hub::new(
+            HubConfig {
+                keys: KeyRing::new([(crate::meetings::MEETING_KEY.to_owned(), secret.clone())]),
+                limits: Default::default(),
+                gate: Some(Arc::new(MeetingGate(meetings.clone()))),
+            },
+            Arc::new(NoMedia),
+        );
+        let door = Door {
+            hub,
+            meetings: meetings.clone(),
+            keys: own_keys(&secret),
+            guesses: Guesses::default(),
+            trusted_proxies: Vec::new(),
+        };
+        (Arc::new(door), meetings, folder)
+    }
+
+    async fn ask(app: &Router, request: axum::http::request::Builder, body: &str) -> (StatusCode, serde_json::Value, axum::http::HeaderMap) {
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 5))));
+        let response = app.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default(), headers)
+    }
+
+    fn request(method: &str, uri: &str) -> axum::http::request::Builder {
+        Request::builder().method(method).uri(uri).header("host", "meet.example")
+    }
+
+    #[tokio::test]
+    async fn a_guest_joins_by_code_and_keeps_the_seat() {
+        let (door, meetings, _folder) = door().await;
+        let meeting = meetings.create("例会", None).await.unwrap();
+        let app = app(door.clone(), true);
+        let uri = format!("/api/meetings/{}", meeting.code);
+        let (status, shown, headers) = ask(&app, request("GET", &uri), "").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(shown["name"], "例会");
+        assert_eq!(shown["participants"], 0);
+        assert!(headers.contains_key("strict-transport-security"));
+        let join = format!("{uri}/join");
+        let (status, first, _) = ask(&app, request("POST", &join), r#"{"name":"张三"}"#).await;
+        assert_eq!(status, StatusCode::OK);
+        let claims = door
+            .hub
+            .keys()
+            .verify(first["token"].as_str().unwrap(), std::time::SystemTime::now())
+            .unwrap();
+        claims.require_join().unwrap();
+        assert_eq!(claims.video.room, meeting.id);
+        let body = serde_json::json!({ "name": "张三", "seat": first["seat"] }).to_string();
+        let (_, again, _) = ask(&app, request("POST", &join), &body).await;
+        assert_eq!(again["identity"], first["identity"]);
+        let body = serde_json::json!({ "name": "x", "seat": "forged" }).to_string();
+        let (_, other, _) = ask(&app, request("POST", &join), &body).await;
+        assert_ne!(other["identity"], first["identity"]);
+        // A seat opens no room, and a token is no seat.
+        let seat = first["seat"].as_str().unwrap();
+        assert!(door.hub.keys().verify(seat, std::time::SystemTime::now()).is_err());
+        let body = serde_json::json!({ "name": "x", "seat": first["token"] }).to_string();
+        let (_, other, _) = ask(&app, request("POST", &join), &body).await;
+        assert_ne!(other["identity"], first["identity"]);
+    }
+
+    #[tokio::test]
+    async fn the_door_says_why_it_stays_shut() {
+        let (door, meetings, _folder) = door().await;
+        let meeting = meetings.create("m", None).await.unwrap();
+        let app = app(door.clone(), false);
+        let uri = format!("/api/meetings/{}", meeting.code);
+        let join = format!("{uri}/join");
+        for (body, expected) in [
+            (r#"{"name":"  "}"#, "invalid_name"),
+            ("{", "invalid_request"),
+            (r#"{"name":"a\u0007"}"#, "invalid_name"),
+        ] {
+            let (_, problem, _) = ask(&app, request("POST", &join), body).await;
+            assert_eq!(problem["code"], expected);
+        }
+        meetings.end(&meeting.code).await.unwrap();
+        let (status, problem, _) = ask(&app, request("GET", &uri), "").await;
+        assert_eq!((status, &problem["code"]), (StatusCode::GONE, &"meeting_ended".into()));
+        let english = request("GET", "/api/meetings/0000000000").header("accept-language", "en");
+        let (status, problem, _) = ask(&app, english, "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(problem["title"], "No such meeting");
+        for _ in 0..crate::guesses::PER_ADDRESS {
+            ask(&app, request("GET", "/api/meetings/1"), "").await;
+        }
+        let (status, problem, headers) = ask(&app, request("GET", &uri), "").await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(problem["code"], "too_many_attempts");
+        assert!(headers.contains_key("retry-after"));
+        door.hub.drain();
+        let (status, problem, _) = ask(&app, request("POST", &join), r#"{"name":"a"}"#).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(problem["code"], "draining");
+        assert_eq!(ask(&app, request("GET", "/readyz"), "").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(&app, request("GET", "/healthz"), "").await.0, StatusCode::OK);
+        assert_eq!(ask(&app, request("GET", "/api/none"), "").await.1["code"], "not_found");
+    }
+}

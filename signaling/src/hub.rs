@@ -1,0 +1,675 @@
+//! All rooms of this process, and the one place where their effects happen.
+//!
+//! A room and the outgoing queues of its sessions lie behind one lock, which is never held across
+//! an await. Connection and track ids carry their room's serial, so an event of the media core
+//! finds its room without a table of connections.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use livekit_protocol as proto;
+use proto::{DisconnectReason, leave_request::Action};
+use rand::Rng;
+use sfu::{Command, ConnectionId, Event, TrackId};
+use tokio::sync::{Notify, mpsc};
+
+use crate::room::{Effect, Moment, Newcomer, Refusal, Room, RoomSettings, SessionId};
+use crate::token::{Claims, KeyRing};
+
+/// The most messages that wait for a client that reads slowly.
+pub const OUTGOING_MESSAGES: usize = 512;
+/// The most bytes that wait for a client that reads slowly.
+pub const OUTGOING_BYTES: usize = 4 * 1024 * 1024;
+/// The most events of the media core that may wait before those that can be missed are dropped.
+pub const EVENT_BACKLOG: usize = 65_536;
+/// How often rooms look at the time.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The media core, as far as signalling sees it.
+pub trait Media: Send + Sync {
+    /// Hands over a command; must not block.
+    fn send(&self, command: Command);
+}
+
+/// Who may open or enter a room beyond what the token says.
+pub trait Gate: Send + Sync {
+    /// `Err` with words for the client when the room is not to be entered (any more).
+    fn may_enter<'a>(
+        &'a self,
+        claims: &'a Claims,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+}
+
+/// Bounds of the whole server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most rooms.
+    pub rooms: usize,
+    /// The most participants in all rooms.
+    pub participants: usize,
+    /// The most participants in one room that sets no bound itself; 0 is no limit.
+    pub participants_per_room: u32,
+    /// How long a room stays while nobody has come.
+    pub empty_timeout: Duration,
+    /// How long a room stays after the last has gone.
+    pub departure_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            rooms: 10_000,
+            participants: 10_000,
+            participants_per_room: 0,
+            empty_timeout: Duration::from_secs(300),
+            departure_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What a hub is made with.
+pub struct HubConfig {
+    /// API keys and secrets.
+    pub keys: KeyRing,
+    /// Bounds.
+    pub limits: Limits,
+    /// A further check at the door.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+/// Where the media core puts its events.
+#[derive(Clone)]
+pub struct EventSink {
+    sender: mpsc::UnboundedSender<Event>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Where the hub takes them.
+pub struct EventQueue {
+    receiver: mpsc::UnboundedReceiver<Event>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The queue from the media core's thread to the hub.
+pub fn event_queue() -> (EventSink, EventQueue) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (EventSink { sender, waiting: waiting.clone() }, EventQueue { receiver, waiting })
+}
+
+impl EventSink {
+    /// Puts an event in. Never blocks; when the hub is far behind, levels, line reports and data
+    /// are dropped.
+    pub fn put(&self, event: Event) {
+        let can_be_missed =
+            matches!(event, Event::AudioLevels(_) | Event::Line { .. } | Event::Data { .. });
+        if can_be_missed && self.waiting.load(Ordering::Relaxed) > EVENT_BACKLOG {
+            return;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _ = self.sender.send(event);
+    }
+}
+
+/// Something for a WebSocket to do.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Message(Bytes),
+    Close(String),
+}
+
+/// One session's outgoing queue.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    kill: Arc<Notify>,
+}
+
+/// Its other end.
+pub(crate) struct Outlet {
+    receiver: mpsc::Receiver<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    /// Told when the client reads too slowly.
+    pub(crate) kill: Arc<Notify>,
+}
+
+pub(crate) fn outbox() -> (Outbox, Outlet) {
+    let (sender, receiver) = mpsc::channel(OUTGOING_MESSAGES);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let kill = Arc::new(Notify::new());
+    (
+        Outbox { sender, bytes: bytes.clone(), kill: kill.clone() },
+        Outlet { receiver, bytes, kill },
+    )
+}
+
+impl Outbox {
+    fn put(&self, outgoing: Outgoing) -> bool {
+        let size = match &outgoing {
+            Outgoing::Message(message) => message.len(),
+            Outgoing::Close(_) => 0,
+        };
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > OUTGOING_BYTES {
+            self.kill.notify_one();
+            return false;
+        }
+        if self.sender.try_send(outgoing).is_err() {
+            self.kill.notify_one();
+            return false;
+        }
+        true
+    }
+}
+
+impl Outlet {
+    pub(crate) async fn next(&mut self) -> Option<Outgoing> {
+        let outgoing = self.receiver.recv().await?;
+        if let Outgoing::Message(message) = &outgoing {
+            self.bytes.fetch_sub(message.len(), Ordering::Relaxed);
+        }
+        Some(outgoing)
+    }
+}
+
+struct Inner {
+    room: Room,
+    sessions: HashMap<SessionId, Outbox>,
+    is_closed: bool,
+}
+
+/// A room with the queues of its sessions.
+pub(crate) struct RoomCell(Mutex<Inner>);
+
+impl RoomCell {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("a room's rules do not panic")
+    }
+}
+
+#[derive(Default)]
+struct Rooms {
+    by_name: BTreeMap<String, Arc<RoomCell>>,
+    by_serial: HashMap<u32, Arc<RoomCell>>,
+}
+
+/// Why somebody can't come in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Barred {
+    /// The server is going down.
+    #[error("the server is restarting: try again in a moment")]
+    Draining,
+    /// No more room on this server.
+    #[error("the server is full")]
+    ServerFull,
+    /// No more room in this room.
+    #[error("the room has as many participants as it may have")]
+    RoomFull,
+    /// The gate said no.
+    #[error("{0}")]
+    Gate(String),
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Rooms open.
+    pub rooms: usize,
+    /// Participants in them.
+    pub participants: usize,
+    /// Live tracks.
+    pub tracks: usize,
+    /// WebSockets open.
+    pub sessions: usize,
+    /// Joins since start.
+    pub joins: u64,
+    /// Resumes since start.
+    pub resumes: u64,
+    /// Sessions ended for breaking the protocol or a bound.
+    pub refused: u64,
+    /// Sessions ended for reading too slowly.
+    pub slow: u64,
+}
+
+/// All rooms of this process.
+pub struct Hub {
+    config: HubConfig,
+    media: Arc<dyn Media>,
+    node: String,
+    rooms: Mutex<Rooms>,
+    next_room: AtomicU32,
+    next_session: AtomicU64,
+    is_draining: AtomicBool,
+    pub(crate) joins: AtomicU64,
+    pub(crate) resumes: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    slow: AtomicU64,
+}
+
+pub(crate) fn moment() -> Moment {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment { now: Instant::now(), unix_ms: unix.as_millis() as i64 }
+}
+
+impl Hub {
+    /// A hub without rooms.
+    pub fn new(config: HubConfig, media: Arc<dyn Media>) -> Arc<Hub> {
+        let node = format!("ND_{:08x}", rand::rng().random::<u32>());
+        Arc::new(Hub {
+            config,
+            media,
+            node,
+            rooms: Mutex::default(),
+            next_room: AtomicU32::new(1),
+            next_session: AtomicU64::new(1),
+            is_draining: AtomicBool::new(false),
+            joins: AtomicU64::new(0),
+            resumes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+        })
+    }
+
+    /// The API keys.
+    pub fn keys(&self) -> &KeyRing {
+        &self.config.keys
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().expect("the table of rooms is only looked up and changed")
+    }
+
+    fn cells(&self) -> Vec<Arc<RoomCell>> {
+        self.rooms().by_name.values().cloned().collect()
+    }
+
+    fn cell(&self, name: &str) -> Option<Arc<RoomCell>> {
+        self.rooms().by_name.get(name).cloned()
+    }
+
+    /// Runs the hub until the queue's other end is gone.
+    pub async fn run(self: Arc<Self>, mut events: EventQueue) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.receiver.recv() => match event {
+                    Some(event) => {
+                        events.waiting.fetch_sub(1, Ordering::Relaxed);
+                        self.on_event(event);
+                    }
+                    None => return,
+                },
+                _ = tick.tick() => self.tick(),
+            }
+        }
+    }
+
+    /// Hands an event to its room.
+    pub fn on_event(&self, event: Event) {
+        let id = match &event {
+            Event::AudioLevels(levels) => {
+                self.audio_levels(levels);
+                return;
+            }
+            Event::Answer { connection: ConnectionId(id), .. }
+            | Event::Offer { connection: ConnectionId(id), .. }
+            | Event::Refused { connection: ConnectionId(id), .. }
+            | Event::PlacesNeeded { connection: ConnectionId(id), .. }
+            | Event::Connected { connection: ConnectionId(id), .. }
+            | Event::Silent { connection: ConnectionId(id) }
+            | Event::Resumed { connection: ConnectionId(id) }
+            | Event::Closed { connection: ConnectionId(id), .. }
+            | Event::Subscribed { connection: ConnectionId(id), .. }
+            | Event::CodecNotAccepted { connection: ConnectionId(id), .. }
+            | Event::ChannelOpen { connection: ConnectionId(id), .. }
+            | Event::Data { connection: ConnectionId(id), .. }
+            | Event::Line { connection: ConnectionId(id), .. }
+            | Event::Published { track: TrackId(id), .. }
+            | Event::CodecChanged { track: TrackId(id), .. }
+            | Event::Ended { track: TrackId(id) } => *id,
+        };
+        let cell = self.rooms().by_serial.get(&Room::serial_of(id)).cloned();
+        if let Some(cell) = cell {
+            self.with(&cell, |room, at| room.on_event(event, at.now));
+        }
+    }
+
+    fn audio_levels(&self, levels: &[(TrackId, u8)]) {
+        let mut by_room: HashMap<u32, Vec<(TrackId, u8)>> = HashMap::new();
+        for (track, level) in levels {
+            by_room.entry(Room::serial_of(track.0)).or_default().push((*track, *level));
+        }
+        let cells: Vec<_> =
+            self.rooms().by_serial.iter().map(|(serial, cell)| (*serial, cell.clone())).collect();
+        for (serial, cell) in cells {
+            let levels = by_room.remove(&serial).unwrap_or_default();
+            self.with(&cell, |room, at| {
+                if !levels.is_empty() || room.has_voices() {
+                    room.on_event(Event::AudioLevels(levels), at.now);
+                }
+            });
+        }
+    }
+
+    fn tick(&self) {
+        for cell in self.cells() {
+            let is_over = self.with(&cell, |room, at| {
+                room.tick(at.now);
+                room.is_over(at.now)
+            });
+            if is_over {
+                self.close_cell(&cell, DisconnectReason::RoomClosed, Action::Disconnect, |room| {
+                    room.is_over(Instant::now())
+                });
+            }
+        }
+    }
+
+    /// Runs a step of a room and makes its effects happen, in order, under the room's lock.
+    fn with<T>(&self, cell: &RoomCell, step: impl FnOnce(&mut Room, Moment) -> T) -> T {
+        let mut inner = cell.lock();
+        self.with_inner(&mut inner, step)
+    }
+
+    fn with_inner<T>(&self, inner: &mut Inner, step: impl FnOnce(&mut Room, Moment) -> T) -> T {
+        let at = moment();
+        let result = step(&mut inner.room, at);
+        loop {
+            let effects = inner.room.take_effects();
+            if effects.is_empty() {
+                return result;
+            }
+            for effect in effects {
+                self.do_effect(inner, effect, at.now);
+            }
+        }
+    }
+
+    fn do_effect(&self, inner: &mut Inner, effect: Effect, now: Instant) {
+        let (session, outgoing) = match effect {
+            Effect::Media(command) => {
+                self.media.send(command);
+                return;
+            }
+            Effect::Send { session, message } => (session, Outgoing::Message(message)),
+            Effect::Close { session, reason } => (session, Outgoing::Close(reason)),
+        };
+        let is_last = matches!(outgoing, Outgoing::Close(_));
+        let Some(outbox) = inner.sessions.get(&session) else { return };
+        let is_put = outbox.put(outgoing);
+        if !is_put {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                room = inner.room.name(),
+                session = session.0,
+                "a client reads its messages too slowly: its WebSocket is closed"
+            );
+            inner.room.session_lost(session, now);
+        }
+        if is_last || !is_put {
+            inner.sessions.remove(&session);
+        }
+    }
+
+    // ---- rooms --------------------------------------------------------------------------------
+
+    fn settings(&self, name: &str) -> RoomSettings {
+        let limits = &self.config.limits;
+        RoomSettings {
+            name: name.to_owned(),
+            empty_timeout: limits.empty_timeout,
+            departure_timeout: limits.departure_timeout,
+            max_participants: limits.participants_per_room,
+            metadata: String::new(),
+        }
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<RoomCell>, Barred> {
+        let mut rooms = self.rooms();
+        if let Some(cell) = rooms.by_name.get(name) {
+            return Ok(cell.clone());
+        }
+        if rooms.by_name.len() >= self.config.limits.rooms {
+            return Err(Barred::ServerFull);
+        }
+        let serial = self.next_room.fetch_add(1, Ordering::Relaxed);
+        let seed = rand::rng().random();
+        let room = Room::new(serial, self.settings(name), self.node.clone(), seed, moment());
+        tracing::info!(room = name, "room opened");
+        let inner = Inner { room, sessions: HashMap::new(), is_closed: false };
+        let cell = Arc::new(RoomCell(Mutex::new(inner)));
+        rooms.by_name.insert(name.to_owned(), cell.clone());
+        rooms.by_serial.insert(serial, cell.clone());
+        Ok(cell)
+    }
+
+    fn close_cell(
+        &self,
+        cell: &RoomCell,
+        reason: DisconnectReason,
+        action: Action,
+        condition: impl FnOnce(&Room) -> bool,
+    ) {
+        let mut inner = cell.lock();
+        if inner.is_closed || !condition(&inner.room) {
+            return;
+        }
+        inner.is_closed = true;
+        self.with_inner(&mut inner, |room, at| room.close(reason, action, at.now));
+        let name = inner.room.name().to_owned();
+        // The table is never locked before a room while a room is held elsewhere: only here.
+        drop(inner);
+        let mut rooms = self.rooms();
+        if rooms.by_name.get(&name).is_some_and(|known| std::ptr::eq(&**known, cell)) {
+            rooms.by_name.remove(&name);
+        }
+        rooms.by_serial.retain(|_, known| !std::ptr::eq(&**known, cell));
+        tracing::info!(room = name, reason = reason.as_str_name(), "room closed");
+    }
+
+    /// Creates a room, or changes an open one.
+    pub fn create_room(&self, settings: RoomSettings) -> Result<proto::Room, Barred> {
+        if self.is_draining() {
+            return Err(Barred::Draining);
+        }
+        loop {
+            let cell = self.open(&settings.name)?;
+            let mut inner = cell.lock();
+            if inner.is_closed {
+                drop(inner);
+                std::thread::yield_now();
+                continue;
+            }
+            inner.room.configure(settings);
+            return Ok(inner.room.info());
+        }
+    }
+
+    /// Ends a room for all who are in it. `false` if there is none.
+    pub fn delete_room(&self, name: &str) -> bool {
+        let Some(cell) = self.cell(name) else { return false };
+        self.close_cell(&cell, DisconnectReason::RoomDeleted, Action::Disconnect, |_| true);
+        true
+    }
+
+    /// The open rooms, all or those named.
+    pub fn list_rooms(&self, names: &[String]) -> Vec<proto::Room> {
+        self.cells()
+            .iter()
+            .map(|cell| cell.lock().room.info())
+            .filter(|room| names.is_empty() || names.contains(&room.name))
+            .collect()
+    }
+
+    /// The names of the open rooms.
+    pub fn room_names(&self) -> Vec<String> {
+        self.rooms().by_name.keys().cloned().collect()
+    }
+
+    /// How many are in a room.
+    pub fn participants_in(&self, name: &str) -> usize {
+        self.cell(name).map_or(0, |cell| cell.lock().room.participant_count())
+    }
+
+    /// Runs a step of an open room. `None` if there is none.
+    pub(crate) fn in_room<T>(
+        &self,
+        name: &str,
+        step: impl FnOnce(&mut Room, Moment) -> T,
+    ) -> Option<T> {
+        let cell = self.cell(name)?;
+        Some(self.with(&cell, step))
+    }
+
+    /// Numbers for metrics.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            joins: self.joins.load(Ordering::Relaxed),
+            resumes: self.resumes.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            slow: self.slow.load(Ordering::Relaxed),
+            ..Counts::default()
+        };
+        for cell in self.cells() {
+            let inner = cell.lock();
+            counts.rooms += 1;
+            counts.participants += inner.room.participant_count();
+            counts.tracks += inner.room.track_count();
+            counts.sessions += inner.sessions.len();
+        }
+        counts
+    }
+
+    // ---- coming and going ---------------------------------------------------------------------
+
+    /// Whether somebody with these claims may come in now.
+    pub async fn admit(&self, claims: &Claims) -> Result<(), Barred> {
+        if self.is_draining() {
+            return Err(Barred::Draining);
+        }
+        if let Some(gate) = &self.config.gate {
+            gate.may_enter(claims).await.map_err(Barred::Gate)?;
+        }
+        let room = &claims.video.room;
+        match self.cell(room) {
+            Some(cell) if !cell.lock().room.has_place_for(&claims.sub) => {
+                return Err(Barred::RoomFull);
+            }
+            None if self.rooms().by_name.len() >= self.config.limits.rooms => {
+                return Err(Barred::ServerFull);
+            }
+            _ => {}
+        }
+        if self.is_full() {
+            return Err(Barred::ServerFull);
+        }
+        Ok(())
+    }
+
+    /// Whether there is place for nobody more.
+    pub fn is_full(&self) -> bool {
+        let bound = self.config.limits.participants;
+        let mut count = 0;
+        self.cells().iter().any(|cell| {
+            count += cell.lock().room.participant_count();
+            count >= bound
+        })
+    }
+
+    pub(crate) fn next_session(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn join(
+        &self,
+        name: &str,
+        newcomer: Newcomer,
+        outbox: Outbox,
+    ) -> Result<Arc<RoomCell>, Barred> {
+        loop {
+            if self.is_draining() {
+                return Err(Barred::Draining);
+            }
+            let cell = self.open(name)?;
+            let mut inner = cell.lock();
+            if inner.is_closed {
+                // Its time was just over; the table will not have it in a moment.
+                drop(inner);
+                std::thread::yield_now();
+                continue;
+            }
+            if !inner.room.has_place_for(&newcomer.identity) {
+                return Err(Barred::RoomFull);
+            }
+            inner.sessions.insert(newcomer.session, outbox);
+            self.with_inner(&mut inner, |room, at| room.join(newcomer, at));
+            drop(inner);
+            self.joins.fetch_add(1, Ordering::Relaxed);
+            return Ok(cell);
+        }
+    }
+
+    pub(crate) fn resume(
+        &self,
+        name: &str,
+        sid: &str,
+        identity: &str,
+        session: SessionId,
+        outbox: Outbox,
+    ) -> Option<Arc<RoomCell>> {
+        if self.is_draining() {
+            return None;
+        }
+        let cell = self.cell(name)?;
+        let mut inner = cell.lock();
+        inner.sessions.insert(session, outbox);
+        let is_resumed =
+            self.with_inner(&mut inner, |room, at| room.resume(sid, identity, session, at));
+        if !is_resumed {
+            inner.sessions.remove(&session);
+            return None;
+        }
+        drop(inner);
+        self.resumes.fetch_add(1, Ordering::Relaxed);
+        Some(cell)
+    }
+
+    pub(crate) fn handle(
+        &self,
+        cell: &RoomCell,
+        session: SessionId,
+        message: proto::signal_request::Message,
+    ) -> Result<(), Refusal> {
+        self.with(cell, |room, at| room.handle(session, message, at))
+    }
+
+    pub(crate) fn session_lost(&self, cell: &RoomCell, session: SessionId) {
+        let mut inner = cell.lock();
+        inner.sessions.remove(&session);
+        self.with_inner(&mut inner, |room, at| room.session_lost(session, at.now));
+    }
+
+    pub(crate) fn refuse(&self, cell: &RoomCell, session: SessionId, reason: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.with(cell, |room, at| room.refuse(session, reason, at.now));
+    }
+
+    /// Whether the server is going down.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Sends everybody away, to come back to the next process, and lets nobody in any more.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        for cell in self.cells() {
+            self.close_cell(&cell, DisconnectReason::ServerShutdown, Action::Reconnect, |_| true);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Data messages: who said it is written by the server, and they reach whom they name.
+
+// Older clients and server SDKs address by these fields.
+#![allow(deprecated)]
+
+use std::sync::Arc;
+
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::data_packet::Value;
+use sfu::{Channel, Command, ConnectionId};
+
+use super::{ParticipantKey, Room};
+
+/// The longest data message that is forwarded, in bytes.
+pub const DATA_BOUND: usize = 64 * 1024;
+
+impl Room {
+    pub(super) fn forward_data(&mut self, from: ConnectionId, channel: Channel, payload: &[u8]) {
+        let Some(key) = self.by_connection.get(&from).copied() else { return };
+        if payload.len() > DATA_BOUND {
+            tracing::debug!(size = payload.len(), "a data message over the bound was dropped");
+            return;
+        }
+        let Ok(mut packet) = proto::DataPacket::decode(payload) else { return };
+        let Some(sender) = self.participants.get_mut(&key) else { return };
+        if !sender.permission().can_publish_data {
+            return;
+        }
+        if channel == Channel::Reliable && packet.sequence != 0 {
+            // What a resumed client has sent before its cut but we have not got, it sends again.
+            if packet.sequence <= sender.last_reliable {
+                return;
+            }
+            sender.last_reliable = packet.sequence;
+        }
+        let (sid, identity) = if sender.is_hidden() {
+            (String::new(), String::new())
+        } else {
+            (sender.info.sid.clone(), sender.info.identity.clone())
+        };
+        packet.participant_sid.clone_from(&sid);
+        packet.participant_identity.clone_from(&identity);
+        let mut to_sids = Vec::new();
+        match &mut packet.value {
+            None | Some(Value::Speaker(_) | Value::Metrics(_)) => return,
+            Some(Value::User(user)) => {
+                user.participant_sid = sid;
+                user.participant_identity = identity;
+                to_sids = std::mem::take(&mut user.destination_sids);
+                let identities = std::mem::take(&mut user.destination_identities);
+                if packet.destination_identities.is_empty() {
+                    packet.destination_identities = identities;
+                }
+            }
+            Some(_) => {}
+        }
+        self.send_packet(Some(key), channel, packet, &to_sids);
+    }
+
+    /// Sends data as the server.
+    pub fn send_data(&mut self, request: proto::SendDataRequest) {
+        let is_lossy = request.kind == proto::data_packet::Kind::Lossy as i32;
+        let packet = proto::DataPacket {
+            kind: request.kind,
+            destination_identities: request.destination_identities,
+            value: Some(Value::User(proto::UserPacket {
+                payload: request.data,
+                topic: request.topic,
+                nonce: request.nonce,
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let channel = if is_lossy { Channel::Lossy } else { Channel::Reliable };
+        let to_sids = request.destination_sids;
+        self.send_packet(None, channel, packet, &to_sids);
+    }
+
+    fn send_packet(
+        &mut self,
+        from: Option<ParticipantKey>,
+        channel: Channel,
+        packet: proto::DataPacket,
+        to_sids: &[String],
+    ) {
+        let to = &packet.destination_identities;
+        let is_to_all = to.is_empty() && to_sids.is_empty();
+        let connections: Vec<ConnectionId> = self
+            .participants
+            .values()
+            .filter(|participant| Some(participant.key) != from)
+            .filter(|participant| {
+                is_to_all
+                    || to.contains(&participant.info.identity)
+                    || to_sids.contains(&participant.info.sid)
+            })
+            .map(|participant| participant.subscriber)
+            .collect();
+        if !connections.is_empty() {
+            let payload: Arc<[u8]> = packet.encode_to_vec().into();
+            self.media(Command::SendData { connections, channel, payload });
+        }
+    }
+}

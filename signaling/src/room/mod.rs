@@ -1,0 +1,1361 @@
+//! One room: who is in it, what they publish, and who receives what.
+//!
+//! The room is told what clients and the media core do, and leaves [`Effect`]s: messages to
+//! sessions and commands to the media core, in the order in which they must happen. It does no
+//! IO, reads no clock and starts no task.
+//!
+//! Invariants:
+//! - A message of a session that is not a participant's current one changes nothing.
+//! - What a participant may do is asked of its permission at every step, also after it changed.
+//! - A track is shown to others only while it is live, and every subscription is to a live track
+//!   that its publisher lets the subscriber have.
+//! - A hidden participant is never named to others.
+
+mod data;
+pub mod line;
+mod publish;
+pub mod speakers;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_response::Message;
+use proto::{DisconnectReason, leave_request::Action, participant_info::State};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use sfu::{Command, ConnectionId, Event, Role, TrackId};
+
+pub use data::DATA_BOUND;
+use line::Line;
+pub use publish::Track;
+use speakers::Speakers;
+pub use subscribe::Subscription;
+
+/// How long a participant whose WebSocket was lost stays with its media, waiting to resume.
+/// Longer survives a longer cut; shorter clears away a killed browser sooner.
+pub const RESUME_TIME: Duration = Duration::from_secs(20);
+/// How long a participant with neither WebSocket nor media connection stays.
+pub const GONE_TIME: Duration = Duration::from_secs(3);
+/// How long a newcomer may take to connect its media.
+pub const JOIN_TIME: Duration = Duration::from_secs(40);
+/// How long a client may take to answer an offer. Clients that are busy or in the background
+/// take seconds; one that never answers must not hold its place.
+pub const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// How often connection quality is told.
+pub const QUALITY_INTERVAL: Duration = Duration::from_secs(3);
+/// How long nobody must want a layer before its publisher is told to stop it.
+pub const LAYER_HOLD: Duration = Duration::from_secs(6);
+/// How often a client shall ping, told to it in seconds.
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// After this long without anything from a client its session is over.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The most tracks that one participant may publish.
+pub const TRACKS_PER_PARTICIPANT: usize = 32;
+/// The longest identity, name, track name or client track id, in bytes.
+pub const NAME_BOUND: usize = 256;
+/// The most metadata of a participant or room, in bytes.
+pub const METADATA_BOUND: usize = 64 * 1024;
+/// The most that all attributes of a participant take, in bytes.
+pub const ATTRIBUTES_BOUND: usize = 64 * 1024;
+/// The longest SDP that is looked at, in bytes.
+pub const SDP_BOUND: usize = 256 * 1024;
+/// The most m-lines of an SDP that is looked at.
+pub const MEDIA_LINES_BOUND: usize = 512;
+/// The most offers that may wait for their answers.
+pub const PENDING_OFFERS: usize = 16;
+/// The longest ICE candidate that is looked at, in bytes.
+pub const CANDIDATE_BOUND: usize = 4 * 1024;
+/// The most track ids in one request.
+pub const TRACK_IDS_BOUND: usize = 4096;
+
+/// LiveKit's protocol version that is spoken.
+pub const PROTOCOL_VERSION: i32 = 16;
+/// The version that clients see. SDKs compare it to turn features on (RPC from 1.8, SVC with
+/// several layers from 1.7).
+pub const SERVER_VERSION: &str = "1.9.0";
+
+/// A point in time, both ways.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// For durations.
+    pub now: Instant,
+    /// For people: UTC milliseconds since 1970.
+    pub unix_ms: i64,
+}
+
+/// One WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// One participant within its room; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParticipantKey(pub u32);
+
+/// What shall happen outside.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send an encoded `SignalResponse`.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// The message.
+        message: Bytes,
+    },
+    /// Close a WebSocket after what was sent before.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why, for the client's log.
+        reason: String,
+    },
+    /// Tell the media core.
+    Media(Command),
+}
+
+/// Why a message ends its session. The text goes to the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The message breaks the protocol or a bound.
+    #[error("{0}")]
+    Broken(String),
+    /// The session is not a participant's current one.
+    #[error("this session is over")]
+    Stale,
+}
+
+/// Why a server call could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No such participant.
+    #[error("participant does not exist")]
+    NoParticipant,
+    /// No such track.
+    #[error("track is not found")]
+    NoTrack,
+    /// Only its owner may unmute a microphone.
+    #[error("remote unmute not enabled")]
+    RemoteUnmute,
+    /// Too much of something.
+    #[error("a field is too long")]
+    TooLong,
+}
+
+/// What a room is made with.
+#[derive(Clone, Debug)]
+pub struct RoomSettings {
+    /// Its name.
+    pub name: String,
+    /// How long it stays while nobody has come.
+    pub empty_timeout: Duration,
+    /// How long it stays after the last has gone.
+    pub departure_timeout: Duration,
+    /// The most participants; 0 is no limit.
+    pub max_participants: u32,
+    /// Its metadata.
+    pub metadata: String,
+}
+
+/// What is known of somebody who joins.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    /// The WebSocket.
+    pub session: SessionId,
+    /// The identity granted.
+    pub identity: String,
+    /// The name shown.
+    pub name: String,
+    /// Metadata.
+    pub metadata: String,
+    /// Attributes.
+    pub attributes: HashMap<String, String>,
+    /// LiveKit's kind.
+    pub kind: i32,
+    /// What they may do.
+    pub permission: proto::ParticipantPermission,
+    /// `ClientInfo.client_protocol`.
+    pub client_protocol: i32,
+    /// `ClientInfo.capabilities`.
+    pub capabilities: Vec<i32>,
+    /// One connection (`/rtc/v1`) or two (`/rtc`).
+    pub is_single: bool,
+    /// Whether to subscribe to everything.
+    pub is_auto_subscribe: bool,
+    /// Whether the client tells the size at which it shows each track.
+    pub is_adaptive: bool,
+    /// Tracks announced with the join.
+    pub add_tracks: Vec<proto::AddTrackRequest>,
+    /// The offer that came with the join.
+    pub offer: Option<proto::SessionDescription>,
+}
+
+#[derive(Clone, Debug)]
+struct PendingOffer {
+    id: u32,
+    sdp: String,
+    since: Instant,
+}
+
+/// Somebody in the room.
+#[derive(Debug)]
+pub struct Participant {
+    key: ParticipantKey,
+    info: proto::ParticipantInfo,
+    session: Option<SessionId>,
+    lost_since: Option<Instant>,
+    joined: Instant,
+    is_single: bool,
+    is_auto_subscribe: bool,
+    is_adaptive: bool,
+    /// Carries what the client publishes.
+    publisher: ConnectionId,
+    /// Carries what the client receives; the same as `publisher` in a single connection.
+    subscriber: ConnectionId,
+    is_connected: bool,
+    is_publisher_connected: bool,
+    /// Since when the connection that makes the participant active is gone.
+    media_lost: Option<Instant>,
+    /// Ids of the client's offers whose answers are awaited, in order.
+    offers_in: VecDeque<u32>,
+    /// The shard's offer that awaits its answer.
+    offer_out: Option<PendingOffer>,
+    next_offer: u32,
+    tracks: Vec<TrackId>,
+    subscriptions: BTreeMap<TrackId, Subscription>,
+    /// What the client asked for by track, where it differs from `is_auto_subscribe`.
+    wishes: HashMap<TrackId, bool>,
+    settings: HashMap<TrackId, subscribe::Settings>,
+    denied: HashSet<TrackId>,
+    allow: subscribe::Allow,
+    line: Line,
+    told_quality: Option<i32>,
+    last_reliable: u32,
+}
+
+impl Participant {
+    /// What others are told of it, without its tracks.
+    pub fn info(&self) -> &proto::ParticipantInfo {
+        &self.info
+    }
+
+    fn permission(&self) -> &proto::ParticipantPermission {
+        self.info.permission.as_ref().expect("every participant is made with a permission")
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.permission().hidden
+    }
+}
+
+/// A room.
+#[derive(Debug)]
+pub struct Room {
+    serial: u32,
+    sid: String,
+    settings: RoomSettings,
+    node: String,
+    created: Moment,
+    participants: BTreeMap<ParticipantKey, Participant>,
+    tracks: BTreeMap<TrackId, Track>,
+    by_session: HashMap<SessionId, ParticipantKey>,
+    by_connection: HashMap<ConnectionId, ParticipantKey>,
+    next: u32,
+    random: StdRng,
+    speakers: Speakers<ParticipantKey>,
+    empty_since: Option<Instant>,
+    was_occupied: bool,
+    quality_told: Instant,
+    effects: Vec<Effect>,
+}
+
+/// Encodes a message for a session.
+pub fn encode(message: Message) -> Bytes {
+    proto::SignalResponse { message: Some(message) }.encode_to_vec().into()
+}
+
+fn leave(reason: DisconnectReason, action: Action) -> Message {
+    Message::Leave(proto::LeaveRequest {
+        can_reconnect: action == Action::Reconnect,
+        reason: reason as i32,
+        action: action as i32,
+        regions: None,
+    })
+}
+
+/// The message that ends a session which never became a participant's.
+pub fn refusal(reason: DisconnectReason, action: Action) -> Bytes {
+    encode(leave(reason, action))
+}
+
+const SID_LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
+
+fn make_sid(random: &mut StdRng, prefix: &str) -> String {
+    let mut sid = String::with_capacity(prefix.len() + 12);
+    sid.push_str(prefix);
+    for _ in 0..12 {
+        sid.push(SID_LETTERS[random.random_range(0..SID_LETTERS.len())] as char);
+    }
+    sid
+}
+
+fn attributes_size(attributes: &HashMap<String, String>) -> usize {
+    attributes.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
+
+/// Checks an SDP against its bounds.
+pub fn check_sdp(sdp: &str) -> Result<(), Refusal> {
+    if sdp.len() > SDP_BOUND {
+        return Err(Refusal::Broken(format!("session description over {SDP_BOUND} bytes")));
+    }
+    let lines = sdp.match_indices("\nm=").take(MEDIA_LINES_BOUND + 1).count();
+    if lines > MEDIA_LINES_BOUND {
+        return Err(Refusal::Broken(format!(
+            "session description with over {MEDIA_LINES_BOUND} m-lines"
+        )));
+    }
+    Ok(())
+}
+
+impl Room {
+    /// An empty room. `serial` is its number in this process; connection and track ids carry it.
+    pub fn new(serial: u32, settings: RoomSettings, node: String, seed: u64, at: Moment) -> Room {
+        let mut random = StdRng::seed_from_u64(seed);
+        Room {
+            serial,
+            sid: make_sid(&mut random, "RM_"),
+            settings,
+            node,
+            created: at,
+            participants: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            by_session: HashMap::new(),
+            by_connection: HashMap::new(),
+            next: 0,
+            random,
+            speakers: Speakers::default(),
+            empty_since: Some(at.now),
+            was_occupied: false,
+            quality_told: at.now,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The serial of the room that made a connection or track id.
+    pub fn serial_of(id: u64) -> u32 {
+        (id >> 32) as u32
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn next_id(&mut self) -> u64 {
+        (u64::from(self.serial) << 32) | u64::from(self.next_number())
+    }
+
+    /// What is to be done, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The room's name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// How many are in it, hidden ones not counted.
+    pub fn participant_count(&self) -> usize {
+        self.participants.values().filter(|participant| !participant.is_hidden()).count()
+    }
+
+    /// How many tracks are live.
+    pub fn track_count(&self) -> usize {
+        self.tracks.values().filter(|track| track.is_live()).count()
+    }
+
+    /// Whether another with this identity may come in.
+    pub fn has_place_for(&self, identity: &str) -> bool {
+        self.settings.max_participants == 0
+            || self.participant_count() < self.settings.max_participants as usize
+            || self.participants.values().any(|participant| participant.info.identity == identity)
+    }
+
+    /// Changes what [`Room::new`] was told, where the new value is not its zero.
+    pub fn configure(&mut self, settings: RoomSettings) {
+        if !settings.empty_timeout.is_zero() {
+            self.settings.empty_timeout = settings.empty_timeout;
+        }
+        if !settings.departure_timeout.is_zero() {
+            self.settings.departure_timeout = settings.departure_timeout;
+        }
+        if settings.max_participants != 0 {
+            self.settings.max_participants = settings.max_participants;
+        }
+        if !settings.metadata.is_empty() {
+            self.settings.metadata = settings.metadata;
+        }
+    }
+
+    /// LiveKit's description of the room.
+    pub fn info(&self) -> proto::Room {
+        proto::Room {
+            sid: self.sid.clone(),
+            name: self.settings.name.clone(),
+            empty_timeout: self.settings.empty_timeout.as_secs() as u32,
+            departure_timeout: self.settings.departure_timeout.as_secs() as u32,
+            max_participants: self.settings.max_participants,
+            creation_time: self.created.unix_ms / 1000,
+            creation_time_ms: self.created.unix_ms,
+            enabled_codecs: enabled_codecs(),
+            metadata: self.settings.metadata.clone(),
+            num_participants: self.participant_count() as u32,
+            num_publishers: self
+                .participants
+                .values()
+                .filter(|participant| participant.info.is_publisher)
+                .count() as u32,
+            ..Default::default()
+        }
+    }
+
+    /// Whether the room's time is over.
+    pub fn is_over(&self, now: Instant) -> bool {
+        let timeout = if self.was_occupied {
+            self.settings.departure_timeout
+        } else {
+            self.settings.empty_timeout
+        };
+        self.empty_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= timeout)
+    }
+
+    // ---- telling ------------------------------------------------------------------------------
+
+    fn tell(&mut self, to: ParticipantKey, message: Message) {
+        if let Some(session) = self.participants.get(&to).and_then(|p| p.session) {
+            self.effects.push(Effect::Send { session, message: encode(message) });
+        }
+    }
+
+    fn tell_all(&mut self, except: Option<ParticipantKey>, message: Message) {
+        let message = encode(message);
+        for participant in self.participants.values() {
+            if Some(participant.key) != except
+                && let Some(session) = participant.session
+            {
+                self.effects.push(Effect::Send { session, message: message.clone() });
+            }
+        }
+    }
+
+    fn media(&mut self, command: Command) {
+        self.effects.push(Effect::Media(command));
+    }
+
+    /// A participant with its tracks: live ones, or all for itself.
+    fn full_info(&self, key: ParticipantKey, all_tracks: bool) -> Option<proto::ParticipantInfo> {
+        let participant = self.participants.get(&key)?;
+        let mut info = participant.info.clone();
+        info.tracks = participant
+            .tracks
+            .iter()
+            .filter_map(|id| self.tracks.get(id))
+            .filter(|track| all_tracks || track.is_live())
+            .map(|track| track.info.clone())
+            .collect();
+        Some(info)
+    }
+
+    fn others(&self, except: ParticipantKey) -> Vec<proto::ParticipantInfo> {
+        self.participants
+            .values()
+            .filter(|participant| participant.key != except && !participant.is_hidden())
+            .filter_map(|participant| self.full_info(participant.key, false))
+            .collect()
+    }
+
+    /// Tells everybody what became of a participant.
+    fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.info.version += 1;
+        let is_hidden = participant.is_hidden();
+        if !is_hidden {
+            let info = self.full_info(key, false).expect("it was just found");
+            let update = proto::ParticipantUpdate { participants: vec![info] };
+            self.tell_all(Some(key), Message::Update(update));
+        }
+        if to_itself {
+            let info = self.full_info(key, true).expect("it was just found");
+            let update = proto::ParticipantUpdate { participants: vec![info] };
+            self.tell(key, Message::Update(update));
+        }
+    }
+
+    // ---- coming -------------------------------------------------------------------------------
+
+    fn server_info(&self) -> proto::ServerInfo {
+        proto::ServerInfo {
+            edition: proto::server_info::Edition::Standard as i32,
+            version: SERVER_VERSION.to_owned(),
+            protocol: PROTOCOL_VERSION,
+            node_id: self.node.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn client_configuration() -> proto::ClientConfiguration {
+        proto::ClientConfiguration {
+            resume_connection: proto::ClientConfigSetting::Enabled as i32,
+            ..Default::default()
+        }
+    }
+
+    /// Lets somebody in; whoever has the same identity goes.
+    pub fn join(&mut self, newcomer: Newcomer, at: Moment) -> ParticipantKey {
+        let twins: Vec<_> = self
+            .participants
+            .values()
+            .filter(|participant| participant.info.identity == newcomer.identity)
+            .map(|participant| participant.key)
+            .collect();
+        for twin in twins {
+            self.remove(twin, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect), at.now);
+        }
+        let key = ParticipantKey(self.next_number());
+        let publisher = ConnectionId(self.next_id());
+        let subscriber =
+            if newcomer.is_single { publisher } else { ConnectionId(self.next_id()) };
+        let info = proto::ParticipantInfo {
+            sid: make_sid(&mut self.random, "PA_"),
+            identity: newcomer.identity,
+            state: State::Joined as i32,
+            metadata: newcomer.metadata,
+            joined_at: at.unix_ms / 1000,
+            joined_at_ms: at.unix_ms,
+            name: newcomer.name,
+            version: 1,
+            permission: Some(newcomer.permission),
+            kind: newcomer.kind,
+            attributes: newcomer.attributes,
+            client_protocol: newcomer.client_protocol,
+            capabilities: newcomer.capabilities,
+            ..Default::default()
+        };
+        self.participants.insert(
+            key,
+            Participant {
+                key,
+                info,
+                session: Some(newcomer.session),
+                lost_since: None,
+                joined: at.now,
+                is_single: newcomer.is_single,
+                is_auto_subscribe: newcomer.is_auto_subscribe,
+                is_adaptive: newcomer.is_adaptive,
+                publisher,
+                subscriber,
+                is_connected: false,
+                is_publisher_connected: false,
+                media_lost: None,
+                offers_in: VecDeque::new(),
+                offer_out: None,
+                next_offer: 1,
+                tracks: Vec::new(),
+                subscriptions: BTreeMap::new(),
+                wishes: HashMap::new(),
+                settings: HashMap::new(),
+                denied: HashSet::new(),
+                allow: subscribe::Allow::Everybody,
+                line: Line::default(),
+                told_quality: None,
+                last_reliable: 0,
+            },
+        );
+        self.by_session.insert(newcomer.session, key);
+        self.by_connection.insert(publisher, key);
+        self.by_connection.insert(subscriber, key);
+        self.empty_since = None;
+        self.was_occupied = true;
+
+        let response = proto::JoinResponse {
+            room: Some(self.info()),
+            participant: self.full_info(key, true),
+            other_participants: self.others(key),
+            server_version: SERVER_VERSION.to_owned(),
+            subscriber_primary: !newcomer.is_single,
+            client_configuration: Some(Self::client_configuration()),
+            ping_timeout: PING_TIMEOUT.as_secs() as i32,
+            ping_interval: PING_INTERVAL.as_secs() as i32,
+            server_info: Some(self.server_info()),
+            enabled_publish_codecs: enabled_codecs(),
+            fast_publish: true,
+            ..Default::default()
+        };
+        self.tell(key, Message::Join(response));
+        if newcomer.is_single {
+            self.media(Command::Open { connection: publisher, role: Role::Single });
+        } else {
+            self.media(Command::Open { connection: publisher, role: Role::Publish });
+            self.media(Command::Open { connection: subscriber, role: Role::Subscribe });
+        }
+        self.announce(key, false);
+        for request in newcomer.add_tracks {
+            self.add_track(key, request);
+        }
+        if let Some(offer) = newcomer.offer {
+            self.take_offer(key, offer);
+        }
+        // After the offer, so that the places it brings are counted.
+        self.reconcile_subscriber(key);
+        self.tell_present(key);
+        key
+    }
+
+    /// Tells a newcomer what is otherwise told only on change.
+    fn tell_present(&mut self, key: ParticipantKey) {
+        let active = self.speakers.active();
+        if !active.is_empty() {
+            let speakers = self.speaker_infos(active);
+            self.tell(key, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+        }
+        let updates: Vec<_> = self
+            .participants
+            .values()
+            .filter(|p| p.told_quality.is_some() && (p.key == key || !p.is_hidden()))
+            .map(quality_info)
+            .collect();
+        if !updates.is_empty() {
+            self.tell(key, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+        }
+    }
+
+    /// Whether a participant with this sid and identity is here to be resumed.
+    pub fn can_resume(&self, sid: &str, identity: &str) -> bool {
+        self.participants.values().any(|participant| {
+            participant.info.sid == sid
+                && participant.info.identity == identity
+                && participant.media_lost.is_none()
+        })
+    }
+
+    /// Gives a participant a new session. `false` if there is none such.
+    pub fn resume(&mut self, sid: &str, identity: &str, session: SessionId, at: Moment) -> bool {
+        if !self.can_resume(sid, identity) {
+            return false;
+        }
+        let participant = self
+            .participants
+            .values_mut()
+            .find(|participant| participant.info.sid == sid)
+            .expect("it can be resumed");
+        let key = participant.key;
+        let old = participant.session.replace(session);
+        participant.lost_since = None;
+        if let Some(offer) = &mut participant.offer_out {
+            offer.since = at.now;
+        }
+        let last_message_seq = participant.last_reliable;
+        let (is_single, subscriber) = (participant.is_single, participant.subscriber);
+        let pending = participant.offer_out.clone();
+        if let Some(old) = old {
+            self.by_session.remove(&old);
+            self.effects.push(Effect::Close {
+                session: old,
+                reason: "resumed by another connection".into(),
+            });
+        }
+        self.by_session.insert(session, key);
+        self.tell(
+            key,
+            Message::Reconnect(proto::ReconnectResponse {
+                ice_servers: Vec::new(),
+                client_configuration: Some(Self::client_configuration()),
+                server_info: Some(self.server_info()),
+                last_message_seq,
+            }),
+        );
+        self.tell(key, Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));
+        let mut participants = self.others(key);
+        participants.extend(self.full_info(key, true));
+        self.tell(key, Message::Update(proto::ParticipantUpdate { participants }));
+        self.tell_present(key);
+        self.retell_places(key);
+        if !is_single {
+            match pending {
+                Some(offer) => self.tell_offer(key, &offer),
+                // The client waits for new credentials of the connection that it does not offer.
+                None => self.media(Command::RestartIce { connection: subscriber }),
+            }
+        }
+        true
+    }
+
+    // ---- going --------------------------------------------------------------------------------
+
+    /// A WebSocket ended without a leave: its participant stays to be resumed.
+    pub fn session_lost(&mut self, session: SessionId, now: Instant) {
+        if let Some(key) = self.by_session.remove(&session)
+            && let Some(participant) = self.participants.get_mut(&key)
+        {
+            participant.session = None;
+            participant.lost_since = Some(now);
+        }
+    }
+
+    /// Ends a session that broke the protocol, and its participant.
+    pub fn refuse(&mut self, session: SessionId, reason: &str, now: Instant) {
+        if let Some(key) = self.by_session.get(&session).copied() {
+            self.remove_saying(
+                key,
+                DisconnectReason::StateMismatch,
+                Some(Action::Disconnect),
+                reason,
+                now,
+            );
+        }
+    }
+
+    fn remove(
+        &mut self,
+        key: ParticipantKey,
+        reason: DisconnectReason,
+        action: Option<Action>,
+        now: Instant,
+    ) {
+        self.remove_saying(key, reason, action, reason.as_str_name(), now);
+    }
+
+    /// Takes a participant out of the room; with `action`, its client is told to leave.
+    fn remove_saying(
+        &mut self,
+        key: ParticipantKey,
+        reason: DisconnectReason,
+        action: Option<Action>,
+        text: &str,
+        now: Instant,
+    ) {
+        if let Some(action) = action {
+            self.tell(key, leave(reason, action));
+        }
+        let was_speaking = self.speakers.remove(key);
+        for track in self.participants.get(&key).map(|p| p.tracks.clone()).unwrap_or_default() {
+            self.drop_track(track);
+        }
+        let Some(mut participant) = self.participants.remove(&key) else { return };
+        if let Some(session) = participant.session.take() {
+            self.by_session.remove(&session);
+            self.effects.push(Effect::Close { session, reason: text.to_owned() });
+        }
+        for connection in BTreeSet::from([participant.publisher, participant.subscriber]) {
+            self.by_connection.remove(&connection);
+            self.media(Command::Close { connection });
+        }
+        if !participant.is_hidden() {
+            if was_speaking {
+                let speakers = vec![proto::SpeakerInfo {
+                    sid: participant.info.sid.clone(),
+                    level: 0.0,
+                    active: false,
+                }];
+                let change = proto::SpeakersChanged { speakers };
+                self.tell_all(None, Message::SpeakersChanged(change));
+            }
+            let mut info = participant.info;
+            info.version += 1;
+            info.state = State::Disconnected as i32;
+            info.disconnect_reason = reason as i32;
+            info.tracks.clear();
+            let update = proto::ParticipantUpdate { participants: vec![info] };
+            self.tell_all(None, Message::Update(update));
+        }
+        if self.participants.is_empty() {
+            self.empty_since = Some(now);
+        }
+    }
+
+    /// Sends everybody out; the room is then to be forgotten.
+    pub fn close(&mut self, reason: DisconnectReason, action: Action, now: Instant) {
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            // Nobody needs to hear of the others' going: all go.
+            self.tell(key, leave(reason, action));
+            if let Some(participant) = self.participants.get_mut(&key)
+                && let Some(session) = participant.session.take()
+            {
+                self.by_session.remove(&session);
+                let reason = reason.as_str_name().to_owned();
+                self.effects.push(Effect::Close { session, reason });
+            }
+        }
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            self.remove(key, reason, None, now);
+        }
+    }
+
+    // ---- what a client says -------------------------------------------------------------------
+
+    /// Handles a client's message.
+    pub fn handle(
+        &mut self,
+        session: SessionId,
+        message: proto::signal_request::Message,
+        at: Moment,
+    ) -> Result<(), Refusal> {
+        use proto::signal_request::Message as Request;
+        let key = *self.by_session.get(&session).ok_or(Refusal::Stale)?;
+        match message {
+            Request::Offer(offer) => {
+                check_sdp(&offer.sdp)?;
+                let waiting = self.participants.get(&key).map_or(0, |p| p.offers_in.len());
+                if waiting >= PENDING_OFFERS {
+                    return Err(Refusal::Broken("too many offers at once".into()));
+                }
+                self.take_offer(key, offer);
+            }
+            Request::Answer(answer) => {
+                check_sdp(&answer.sdp)?;
+                self.take_answer(key, answer);
+            }
+            Request::Trickle(trickle) => self.take_candidate(key, &trickle),
+            Request::AddTrack(request) => self.add_track(key, request),
+            Request::Mute(request) => self.client_mutes(key, &request),
+            Request::Subscription(update) => {
+                self.update_subscription(key, &update);
+            }
+            Request::TrackSetting(settings) => self.update_settings(key, &settings),
+            Request::Leave(_) => {
+                self.remove(key, DisconnectReason::ClientInitiated, None, at.now);
+            }
+            #[expect(deprecated, reason = "older clients send it")]
+            Request::UpdateLayers(update) => self.update_layers(key, &update),
+            Request::SubscriptionPermission(permission) => {
+                self.update_permission_of_tracks(key, &permission);
+            }
+            Request::SyncState(state) => self.sync(key, state, at.now),
+            Request::Ping(timestamp) => {
+                let _ = timestamp;
+                self.tell(key, Message::Pong(at.unix_ms));
+            }
+            Request::PingReq(ping) => self.tell(
+                key,
+                Message::PongResp(proto::Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: at.unix_ms,
+                }),
+            ),
+            Request::UpdateMetadata(request) => self.client_updates_metadata(key, request),
+            Request::UpdateAudioTrack(request) => self.update_audio_track(key, &request),
+            Request::UpdateVideoTrack(request) => self.update_video_track(key, &request),
+            Request::Simulate(_) => {
+                tracing::debug!(room = self.settings.name, "a simulated failure was ignored");
+            }
+            Request::PublishDataTrackRequest(request) => self.tell(
+                key,
+                Message::RequestResponse(proto::RequestResponse {
+                    reason: proto::request_response::Reason::UnsupportedType as i32,
+                    message: "data tracks are not offered by this server".into(),
+                    request: Some(proto::request_response::Request::PublishDataTrack(request)),
+                    ..Default::default()
+                }),
+            ),
+            Request::UnpublishDataTrackRequest(_)
+            | Request::UpdateDataSubscription(_)
+            | Request::StoreDataBlobRequest(_)
+            | Request::GetDataBlobRequest(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_offer(&mut self, key: ParticipantKey, offer: proto::SessionDescription) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.offers_in.push_back(offer.id);
+        let connection = participant.publisher;
+        self.media(Command::Offer { connection, sdp: offer.sdp });
+    }
+
+    fn take_answer(&mut self, key: ParticipantKey, answer: proto::SessionDescription) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        // SDKs before offers were numbered answer with id 0.
+        match &participant.offer_out {
+            Some(offer) if answer.id == 0 || offer.id == answer.id => {
+                participant.offer_out = None;
+                let connection = participant.subscriber;
+                self.media(Command::Answer { connection, sdp: answer.sdp });
+            }
+            _ => tracing::debug!(id = answer.id, "an answer to no open offer was ignored"),
+        }
+    }
+
+    fn take_candidate(&mut self, key: ParticipantKey, trickle: &proto::TrickleRequest) {
+        #[derive(serde::Deserialize)]
+        struct Init {
+            #[serde(default)]
+            candidate: String,
+        }
+        let Some(participant) = self.participants.get(&key) else { return };
+        if trickle.candidate_init.len() > CANDIDATE_BOUND {
+            return;
+        }
+        let Ok(init) = serde_json::from_str::<Init>(&trickle.candidate_init) else { return };
+        if init.candidate.is_empty() {
+            return;
+        }
+        let connection = if trickle.target == proto::SignalTarget::Subscriber as i32 {
+            participant.subscriber
+        } else {
+            participant.publisher
+        };
+        self.media(Command::Candidate { connection, candidate: init.candidate });
+    }
+
+    fn tell_offer(&mut self, key: ParticipantKey, offer: &PendingOffer) {
+        self.tell(
+            key,
+            Message::Offer(proto::SessionDescription {
+                r#type: "offer".into(),
+                sdp: offer.sdp.clone(),
+                id: offer.id,
+                ..Default::default()
+            }),
+        );
+    }
+
+    fn client_updates_metadata(
+        &mut self,
+        key: ParticipantKey,
+        request: proto::UpdateParticipantMetadata,
+    ) {
+        use proto::request_response::Reason;
+        let Some(participant) = self.participants.get(&key) else { return };
+        let request_id = request.request_id;
+        let (reason, message) = if !participant.permission().can_update_metadata {
+            (Reason::NotAllowed, "does not have permission to update own metadata")
+        } else {
+            match self.set_metadata(
+                key,
+                &request.metadata,
+                &request.name,
+                request.attributes.clone(),
+            ) {
+                Ok(()) => (Reason::Ok, ""),
+                Err(_) => (Reason::LimitExceeded, "metadata, name or attributes are too long"),
+            }
+        };
+        // Only failures and numbered requests are answered: older SDKs number none.
+        if request_id != 0 || reason != Reason::Ok {
+            self.tell(
+                key,
+                Message::RequestResponse(proto::RequestResponse {
+                    request_id,
+                    reason: reason as i32,
+                    message: message.into(),
+                    request: Some(proto::request_response::Request::UpdateMetadata(request)),
+                }),
+            );
+        }
+    }
+
+    /// Empty `metadata` and `name` leave theirs as they are; an attribute's empty value deletes it.
+    fn set_metadata(
+        &mut self,
+        key: ParticipantKey,
+        metadata: &str,
+        name: &str,
+        attributes: HashMap<String, String>,
+    ) -> Result<(), CallError> {
+        let participant = self.participants.get_mut(&key).ok_or(CallError::NoParticipant)?;
+        if metadata.len() > METADATA_BOUND || name.len() > NAME_BOUND {
+            return Err(CallError::TooLong);
+        }
+        let mut merged = participant.info.attributes.clone();
+        for (attribute, value) in attributes {
+            if value.is_empty() {
+                merged.remove(&attribute);
+            } else {
+                merged.insert(attribute, value);
+            }
+        }
+        if attributes_size(&merged) > ATTRIBUTES_BOUND {
+            return Err(CallError::TooLong);
+        }
+        participant.info.attributes = merged;
+        if !metadata.is_empty() {
+            participant.info.metadata = metadata.to_owned();
+        }
+        if !name.is_empty() {
+            participant.info.name = name.to_owned();
+        }
+        self.announce(key, true);
+        Ok(())
+    }
+
+    fn sync(&mut self, key: ParticipantKey, state: proto::SyncState, now: Instant) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let knows_lost_track = state.publish_tracks.iter().any(|published| {
+            published.track.as_ref().is_some_and(|told| {
+                !participant
+                    .tracks
+                    .iter()
+                    .any(|id| self.tracks.get(id).is_some_and(|track| track.info.sid == told.sid))
+            })
+        });
+        if knows_lost_track {
+            // It believes in a track that is gone: only a fresh start makes both agree.
+            self.remove(key, DisconnectReason::StateMismatch, Some(Action::Reconnect), now);
+            return;
+        }
+        if let Some(subscription) = &state.subscription {
+            self.update_subscription(key, subscription);
+        }
+        if !state.track_sids_disabled.is_empty() {
+            self.disable_tracks(key, &state.track_sids_disabled);
+        }
+    }
+
+    // ---- what the server's API says -----------------------------------------------------------
+
+    fn by_identity(&self, identity: &str) -> Result<ParticipantKey, CallError> {
+        self.participants
+            .values()
+            .find(|participant| participant.info.identity == identity)
+            .map(|participant| participant.key)
+            .ok_or(CallError::NoParticipant)
+    }
+
+    /// Everybody, hidden ones too.
+    pub fn list(&self) -> Vec<proto::ParticipantInfo> {
+        self.participants.keys().filter_map(|key| self.full_info(*key, false)).collect()
+    }
+
+    /// One participant.
+    pub fn find(&self, identity: &str) -> Result<proto::ParticipantInfo, CallError> {
+        self.full_info(self.by_identity(identity)?, false).ok_or(CallError::NoParticipant)
+    }
+
+    /// Sends a participant out.
+    pub fn expel(&mut self, identity: &str, now: Instant) -> Result<(), CallError> {
+        let key = self.by_identity(identity)?;
+        self.remove(key, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect), now);
+        Ok(())
+    }
+
+    /// Changes a participant's metadata, name, attributes and permission.
+    pub fn update_participant(
+        &mut self,
+        request: proto::UpdateParticipantRequest,
+    ) -> Result<proto::ParticipantInfo, CallError> {
+        let key = self.by_identity(&request.identity)?;
+        self.set_metadata(key, &request.metadata, &request.name, request.attributes)?;
+        if let Some(permission) = request.permission {
+            self.set_permission(key, permission);
+        }
+        self.full_info(key, false).ok_or(CallError::NoParticipant)
+    }
+
+    fn set_permission(&mut self, key: ParticipantKey, permission: proto::ParticipantPermission) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.info.permission = Some(permission);
+        let forbidden: Vec<_> = participant
+            .tracks
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.tracks
+                    .get(id)
+                    .is_some_and(|track| !publish::may_publish(participant.permission(), track.source()))
+            })
+            .collect();
+        for track in forbidden {
+            self.end_track(track, true);
+        }
+        self.reconcile_subscriber(key);
+        self.announce(key, true);
+    }
+
+    /// Changes the room's metadata.
+    pub fn set_room_metadata(&mut self, metadata: String) -> Result<(), CallError> {
+        if metadata.len() > METADATA_BOUND {
+            return Err(CallError::TooLong);
+        }
+        self.settings.metadata = metadata;
+        let update = proto::RoomUpdate { room: Some(self.info()) };
+        self.tell_all(None, Message::RoomUpdate(update));
+        Ok(())
+    }
+
+    // ---- what the media core says -------------------------------------------------------------
+
+    /// Handles an event of one of this room's connections or tracks.
+    pub fn on_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Answer { connection, sdp, mids } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+                let id = self
+                    .participants
+                    .get_mut(&key)
+                    .and_then(|participant| participant.offers_in.pop_front())
+                    .unwrap_or_default();
+                self.tell(
+                    key,
+                    Message::Answer(proto::SessionDescription {
+                        r#type: "answer".into(),
+                        sdp,
+                        id,
+                        mid_to_track_id: mids.into_iter().collect(),
+                    }),
+                );
+            }
+            Event::Offer { connection, sdp } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+                let Some(participant) = self.participants.get_mut(&key) else { return };
+                let offer = PendingOffer { id: participant.next_offer, sdp, since: now };
+                participant.next_offer += 1;
+                participant.offer_out = Some(offer.clone());
+                self.tell_offer(key, &offer);
+            }
+            Event::Refused { connection, reason } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+                tracing::info!(
+                    room = self.settings.name,
+                    participant = self.identity(key),
+                    reason,
+                    "a session description was refused"
+                );
+                // Its client waits for an answer that can't be given: it shall start afresh.
+                self.remove_saying(
+                    key,
+                    DisconnectReason::StateMismatch,
+                    Some(Action::Reconnect),
+                    &format!("session description refused: {reason}"),
+                    now,
+                );
+            }
+            Event::PlacesNeeded { connection, audio, video } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+                let message = proto::MediaSectionsRequirement { num_audios: audio, num_videos: video };
+                self.tell(key, Message::MediaSectionsRequirement(message));
+            }
+            Event::Connected { connection, remote } => self.connected(connection, remote),
+            Event::Silent { connection } => self.set_silent(connection, true),
+            Event::Resumed { connection } => self.set_silent(connection, false),
+            Event::Closed { connection, reason } => self.media_closed(connection, reason, now),
+            Event::Published { track, mid, codec } => self.track_live(track, mid, codec),
+            Event::CodecChanged { track, codec } => self.codec_changed(track, codec),
+            Event::Ended { track } => self.end_track(track, false),
+            Event::Subscribed { connection, track } => self.subscribed(connection, track),
+            Event::CodecNotAccepted { connection, track } => {
+                self.codec_not_accepted(connection, track);
+            }
+            Event::ChannelOpen { .. } => {}
+            Event::Data { connection, channel, payload } => {
+                self.forward_data(connection, channel, &payload);
+            }
+            Event::AudioLevels(levels) => self.audio_levels(&levels),
+            Event::Line { connection, report } => {
+                if let Some(participant) = self
+                    .by_connection
+                    .get(&connection)
+                    .and_then(|key| self.participants.get_mut(key))
+                {
+                    participant.line.report(&report);
+                }
+            }
+        }
+    }
+
+    fn identity(&self, key: ParticipantKey) -> String {
+        self.participants.get(&key).map(|p| p.info.identity.clone()).unwrap_or_default()
+    }
+
+    fn connected(&mut self, connection: ConnectionId, remote: Option<std::net::SocketAddr>) {
+        let Some(key) = self.by_connection.get(&connection).copied() else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        tracing::info!(
+            room = self.settings.name,
+            participant = participant.info.identity,
+            connection = connection.0 & u64::from(u32::MAX),
+            remote = remote.map(tracing::field::display),
+            "media connected"
+        );
+        if connection == participant.publisher {
+            participant.is_publisher_connected = true;
+        }
+        // The subscriber connection is the primary one of two.
+        if connection == participant.subscriber && !participant.is_connected {
+            participant.is_connected = true;
+            participant.info.state = State::Active as i32;
+            self.announce(key, true);
+        }
+    }
+
+    fn set_silent(&mut self, connection: ConnectionId, is_silent: bool) {
+        let Some(key) = self.by_connection.get(&connection) else { return };
+        let Some(participant) = self.participants.get_mut(key) else { return };
+        participant.line.set_silent(is_silent);
+    }
+
+    fn media_closed(&mut self, connection: ConnectionId, reason: &'static str, now: Instant) {
+        let Some(key) = self.by_connection.remove(&connection) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        tracing::info!(
+            room = self.settings.name,
+            participant = participant.info.identity,
+            reason,
+            "media connection closed"
+        );
+        if connection == participant.publisher {
+            // The shard has forgotten its tracks.
+            participant.offers_in.clear();
+            let tracks = participant.tracks.clone();
+            let was_unused = !participant.is_single && !participant.is_publisher_connected;
+            for track in tracks {
+                self.end_track(track, true);
+            }
+            if was_unused {
+                // A listener's first connection, never connected: a fresh one waits in its place.
+                let fresh = ConnectionId(self.next_id());
+                let participant = self.participants.get_mut(&key).expect("found above");
+                participant.publisher = fresh;
+                self.by_connection.insert(fresh, key);
+                self.media(Command::Open { connection: fresh, role: Role::Publish });
+                return;
+            }
+        }
+        // The client's leave may be on its way; see `tick`.
+        if let Some(participant) = self.participants.get_mut(&key) {
+            participant.media_lost = Some(now);
+        }
+    }
+
+    fn speaker_infos(
+        &self,
+        changes: Vec<speakers::Change<ParticipantKey>>,
+    ) -> Vec<proto::SpeakerInfo> {
+        changes
+            .into_iter()
+            .filter_map(|change| {
+                let participant = self.participants.get(&change.who)?;
+                (!participant.is_hidden()).then(|| proto::SpeakerInfo {
+                    sid: participant.info.sid.clone(),
+                    level: change.level,
+                    active: change.is_active,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether an empty level report would change anything.
+    pub fn has_voices(&self) -> bool {
+        !self.speakers.is_empty()
+    }
+
+    fn audio_levels(&mut self, levels: &[(TrackId, u8)]) {
+        let mut loudest: BTreeMap<ParticipantKey, u8> = BTreeMap::new();
+        for (id, level) in levels {
+            if let Some(track) = self.tracks.get(id)
+                && !track.info.muted
+            {
+                let slot = loudest.entry(track.owner()).or_insert(*level);
+                *slot = (*slot).min(*level);
+            }
+        }
+        let changes = self.speakers.report(&loudest);
+        let speakers = self.speaker_infos(changes);
+        if !speakers.is_empty() {
+            self.tell_all(None, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+        }
+    }
+
+    // ---- time ---------------------------------------------------------------------------------
+
+    /// Does what is due; call about twice a second.
+    pub fn tick(&mut self, now: Instant) {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        let mut due = Vec::new();
+        for participant in self.participants.values() {
+            let lost = participant.lost_since.map(since);
+            let media_lost = participant.media_lost.map(since);
+            let is_late = |limit| {
+                participant.offer_out.as_ref().is_some_and(|offer| since(offer.since) >= limit)
+            };
+            let verdict = match (lost, media_lost) {
+                (Some(lost), None) if lost >= RESUME_TIME => {
+                    Some((DisconnectReason::SignalClose, Action::Disconnect))
+                }
+                (Some(lost), Some(media)) if lost.min(media) >= GONE_TIME => {
+                    Some((DisconnectReason::SignalClose, Action::Disconnect))
+                }
+                (None, Some(media)) if media >= GONE_TIME => {
+                    Some((DisconnectReason::ConnectionTimeout, Action::Reconnect))
+                }
+                (None, None) if !participant.is_connected && since(participant.joined) >= JOIN_TIME => {
+                    Some((DisconnectReason::JoinFailure, Action::Disconnect))
+                }
+                (None, None) if participant.is_connected && is_late(ANSWER_TIME) => {
+                    Some((DisconnectReason::StateMismatch, Action::Reconnect))
+                }
+                (None, None) if is_late(ANSWER_TIME) => {
+                    Some((DisconnectReason::JoinFailure, Action::Disconnect))
+                }
+                _ => None,
+            };
+            due.extend(verdict.map(|(reason, action)| (participant.key, reason, action)));
+        }
+        for (key, reason, action) in due {
+            tracing::info!(
+                room = self.settings.name,
+                participant = self.identity(key),
+                reason = reason.as_str_name(),
+                "participant timed out"
+            );
+            self.remove(key, reason, Some(action), now);
+        }
+        if since(self.quality_told) >= QUALITY_INTERVAL {
+            self.quality_told = now;
+            self.tell_quality();
+        }
+        self.tell_wanted_layers(now);
+    }
+
+    fn tell_quality(&mut self) {
+        let mut updates = Vec::new();
+        for participant in self.participants.values_mut() {
+            if !participant.is_connected {
+                continue;
+            }
+            let quality = participant.line.quality().0 as i32;
+            if participant.told_quality != Some(quality) {
+                participant.told_quality = Some(quality);
+                if !participant.is_hidden() {
+                    updates.push(quality_info(participant));
+                }
+            }
+        }
+        if !updates.is_empty() {
+            let update = proto::ConnectionQualityUpdate { updates };
+            self.tell_all(None, Message::ConnectionQuality(update));
+        }
+    }
+}
+
+fn quality_info(participant: &Participant) -> proto::ConnectionQualityInfo {
+    let (quality, score) = participant.line.quality();
+    proto::ConnectionQualityInfo {
+        participant_sid: participant.info.sid.clone(),
+        quality: quality as i32,
+        score,
+    }
+}
+
+/// The codecs that may be published.
+pub fn enabled_codecs() -> Vec<proto::Codec> {
+    ["audio/opus", "audio/red", "video/VP8", "video/VP9", "video/H264", "video/AV1", "video/rtx"]
+        .into_iter()
+        .map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() })
+        .collect()
+}

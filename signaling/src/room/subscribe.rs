@@ -1,0 +1,432 @@
+//! Who receives what: wishes, permission, layers, and what publishers need not send.
+
+// Clients of older versions read these fields.
+#![allow(deprecated)]
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use proto::signal_response::Message;
+use sfu::{Command, ConnectionId, Layer, Quality, Selection, TrackId};
+
+use super::{CallError, LAYER_HOLD, ParticipantKey, Room, TRACK_IDS_BOUND};
+
+/// A track being sent to a participant.
+#[derive(Debug)]
+pub struct Subscription {
+    selection: Selection,
+    pub(super) is_agreed: bool,
+}
+
+/// How a client shows a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    is_disabled: bool,
+    quality: i32,
+    width: u32,
+    height: u32,
+}
+
+/// Whom a publisher lets have its tracks.
+#[derive(Debug, Default)]
+pub(super) enum Allow {
+    /// Everybody.
+    #[default]
+    Everybody,
+    /// By identity or sid, which tracks; `None` is all.
+    Only(HashMap<String, Option<HashSet<String>>>),
+}
+
+impl Allow {
+    fn allows(&self, identity: &str, sid: &str, track_sid: &str) -> bool {
+        match self {
+            Allow::Everybody => true,
+            Allow::Only(list) => [identity, sid].into_iter().any(|name| {
+                list.get(name).is_some_and(|tracks| {
+                    tracks.as_ref().is_none_or(|tracks| tracks.contains(track_sid))
+                })
+            }),
+        }
+    }
+}
+
+/// How much larger than a layer a picture may be shown before the next layer is called for.
+/// A tile a few pixels over a layer's size is not worth twice the bits.
+const SIZE_TOLERANCE: f32 = 1.1;
+
+/// The lowest layer whose size covers the shown size.
+fn covering(layers: &[Layer], width: u32, height: u32) -> Quality {
+    let covers = |have: u32, shown: u32| have as f32 * SIZE_TOLERANCE >= shown as f32;
+    layers
+        .iter()
+        .filter(|layer| layer.width > 0 && layer.height > 0)
+        .find(|layer| covers(layer.width, width) && covers(layer.height, height))
+        .map_or(Quality::High, |layer| layer.quality)
+}
+
+fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> Selection {
+    let Some(settings) = settings else {
+        // An adaptive client says soon how large it shows the track; until then the first
+        // picture comes soonest in the smallest layer.
+        let quality = if is_adaptive && layers.len() > 1 { Quality::Low } else { Quality::High };
+        return Selection { is_enabled: true, quality };
+    };
+    let off = settings.quality == proto::VideoQuality::Off as i32;
+    let quality = if settings.width > 0 && settings.height > 0 {
+        covering(layers, settings.width, settings.height)
+    } else {
+        match proto::VideoQuality::try_from(settings.quality) {
+            Ok(proto::VideoQuality::Low) => Quality::Low,
+            Ok(proto::VideoQuality::Medium) => Quality::Medium,
+            _ => Quality::High,
+        }
+    };
+    Selection { is_enabled: !settings.is_disabled && !off, quality }
+}
+
+impl Room {
+    fn track_by_sid(&self, sid: &str) -> Option<TrackId> {
+        self.tracks.iter().find(|(_, track)| track.info.sid == sid).map(|(id, _)| *id)
+    }
+
+    fn tracks_by_sid<'a>(&self, sids: impl Iterator<Item = &'a String>) -> Vec<TrackId> {
+        let sids: HashSet<&str> = sids.take(TRACK_IDS_BOUND).map(String::as_str).collect();
+        if sids.is_empty() {
+            return Vec::new();
+        }
+        self.tracks
+            .iter()
+            .filter(|(_, track)| sids.contains(track.info.sid.as_str()))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Makes one subscription what it should be now.
+    fn reconcile(&mut self, key: ParticipantKey, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        let Some(subscriber) = self.participants.get(&key) else { return };
+        let Some(owner) = self.participants.get(&track.owner) else { return };
+        if owner.key == key {
+            return;
+        }
+        let is_wanted = track.is_live()
+            && subscriber.permission().can_subscribe
+            && subscriber.wishes.get(&id).copied().unwrap_or(subscriber.is_auto_subscribe);
+        let is_allowed =
+            owner.allow.allows(&subscriber.info.identity, &subscriber.info.sid, &track.info.sid);
+        let owner_sid = owner.info.sid.clone();
+        let track_sid = track.info.sid.clone();
+        let connection = subscriber.subscriber;
+        let is_subscribed = subscriber.subscriptions.contains_key(&id);
+        let was_denied = subscriber.denied.contains(&id);
+        let selection =
+            select(subscriber.settings.get(&id), &track.layers, subscriber.is_adaptive);
+        let should = is_wanted && is_allowed;
+        let is_denied = is_wanted && !is_allowed;
+        let subscriber = self.participants.get_mut(&key).expect("found above");
+        if is_denied {
+            subscriber.denied.insert(id);
+        } else {
+            subscriber.denied.remove(&id);
+        }
+        if should && !is_subscribed {
+            subscriber.subscriptions.insert(id, Subscription { selection, is_agreed: false });
+        } else if !should && is_subscribed {
+            subscriber.subscriptions.remove(&id);
+        }
+        if is_denied != was_denied && (is_denied || is_allowed) {
+            let update = proto::SubscriptionPermissionUpdate {
+                participant_sid: owner_sid.clone(),
+                track_sid: track_sid.clone(),
+                allowed: is_allowed,
+            };
+            self.tell(key, Message::SubscriptionPermissionUpdate(update));
+        }
+        if should && !is_subscribed {
+            self.media(Command::Subscribe {
+                connection,
+                track: id,
+                stream_name: format!("{owner_sid}|{track_sid}"),
+                track_name: track_sid,
+                selection,
+            });
+        } else if !should && is_subscribed {
+            self.media(Command::Unsubscribe { connection, track: id });
+        }
+    }
+
+    pub(super) fn reconcile_subscriber(&mut self, key: ParticipantKey) {
+        for id in self.tracks.keys().copied().collect::<Vec<_>>() {
+            self.reconcile(key, id);
+        }
+    }
+
+    pub(super) fn reconcile_track(&mut self, id: TrackId) {
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            self.reconcile(key, id);
+        }
+    }
+
+    /// Asks a single connection again for the places that its lost session may not have heard of.
+    pub(super) fn retell_places(&mut self, key: ParticipantKey) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        if !participant.is_single {
+            return;
+        }
+        let (mut num_audios, mut num_videos) = (0, 0);
+        for (id, subscription) in &participant.subscriptions {
+            if !subscription.is_agreed
+                && let Some(track) = self.tracks.get(id)
+            {
+                *(if track.is_video() { &mut num_videos } else { &mut num_audios }) += 1;
+            }
+        }
+        if num_audios + num_videos > 0 {
+            let message = proto::MediaSectionsRequirement { num_audios, num_videos };
+            self.tell(key, Message::MediaSectionsRequirement(message));
+        }
+    }
+
+    pub(super) fn update_subscription(
+        &mut self,
+        key: ParticipantKey,
+        update: &proto::UpdateSubscription,
+    ) {
+        let sids = update
+            .track_sids
+            .iter()
+            .chain(update.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids));
+        for id in self.tracks_by_sid(sids) {
+            let Some(participant) = self.participants.get_mut(&key) else { return };
+            participant.wishes.insert(id, update.subscribe);
+            self.reconcile(key, id);
+        }
+    }
+
+    /// Subscribes or unsubscribes a participant for it.
+    pub fn update_subscriptions_of(
+        &mut self,
+        identity: &str,
+        update: &proto::UpdateSubscription,
+    ) -> Result<(), CallError> {
+        let key = self.by_identity(identity)?;
+        self.update_subscription(key, update);
+        Ok(())
+    }
+
+    pub(super) fn update_settings(
+        &mut self,
+        key: ParticipantKey,
+        update: &proto::UpdateTrackSettings,
+    ) {
+        let settings = Settings {
+            is_disabled: update.disabled,
+            quality: update.quality,
+            width: update.width,
+            height: update.height,
+        };
+        for id in self.tracks_by_sid(update.track_sids.iter()) {
+            if let Some(participant) = self.participants.get_mut(&key) {
+                participant.settings.insert(id, settings);
+            }
+            self.reselect(key, id);
+        }
+    }
+
+    pub(super) fn disable_tracks(&mut self, key: ParticipantKey, sids: &[String]) {
+        for id in self.tracks_by_sid(sids.iter()) {
+            if let Some(participant) = self.participants.get_mut(&key) {
+                let settings = participant.settings.entry(id).or_insert(Settings {
+                    is_disabled: true,
+                    quality: proto::VideoQuality::High as i32,
+                    width: 0,
+                    height: 0,
+                });
+                settings.is_disabled = true;
+            }
+            self.reselect(key, id);
+        }
+    }
+
+    fn reselect(&mut self, key: ParticipantKey, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let selection =
+            select(participant.settings.get(&id), &track.layers, participant.is_adaptive);
+        let connection = participant.subscriber;
+        if let Some(subscription) = participant.subscriptions.get_mut(&id)
+            && subscription.selection != selection
+        {
+            subscription.selection = selection;
+            self.media(Command::Select { connection, track: id, selection });
+            self.tell_wanted_layers_up(id);
+        }
+    }
+
+    pub(super) fn reselect_track(&mut self, id: TrackId) {
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            self.reselect(key, id);
+        }
+    }
+
+    pub(super) fn update_permission_of_tracks(
+        &mut self,
+        key: ParticipantKey,
+        permission: &proto::SubscriptionPermission,
+    ) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.allow = if permission.all_participants {
+            Allow::Everybody
+        } else {
+            let mut list = HashMap::new();
+            for grant in permission.track_permissions.iter().take(TRACK_IDS_BOUND) {
+                let tracks = (!grant.all_tracks)
+                    .then(|| grant.track_sids.iter().take(TRACK_IDS_BOUND).cloned().collect());
+                for name in [&grant.participant_identity, &grant.participant_sid] {
+                    if !name.is_empty() {
+                        list.insert(name.clone(), tracks.clone());
+                    }
+                }
+            }
+            Allow::Only(list)
+        };
+        for id in participant.tracks.clone() {
+            self.reconcile_track(id);
+        }
+    }
+
+    pub(super) fn codec_not_accepted(&mut self, connection: ConnectionId, id: TrackId) {
+        let Some(key) = self.by_connection.get(&connection).copied() else { return };
+        let Some(track) = self.tracks.get(&id) else { return };
+        let message = proto::SubscriptionResponse {
+            track_sid: track.info.sid.clone(),
+            err: proto::SubscriptionError::SeCodecUnsupported as i32,
+        };
+        self.tell(key, Message::SubscriptionResponse(message));
+    }
+
+    // ---- what publishers need not send --------------------------------------------------------
+
+    fn wanted(&self, id: TrackId) -> Option<Quality> {
+        self.participants
+            .values()
+            .filter_map(|participant| participant.subscriptions.get(&id))
+            .filter(|subscription| subscription.selection.is_enabled)
+            .map(|subscription| subscription.selection.quality)
+            .max()
+    }
+
+    /// More wanted than was told: the publisher hears of it at once.
+    fn tell_wanted_layers_up(&mut self, id: TrackId) {
+        let wanted = self.wanted(id);
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        if track.is_video() && track.is_live() && wanted > track.told_wanted {
+            track.told_wanted = wanted;
+            track.less_wanted_since = None;
+            self.tell_wanted(id);
+        }
+    }
+
+    /// Less wanted for long enough: the publisher hears of it.
+    pub(super) fn tell_wanted_layers(&mut self, now: Instant) {
+        let videos: Vec<_> = self
+            .tracks
+            .iter()
+            .filter(|(_, track)| track.is_video() && track.is_live())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in videos {
+            let wanted = self.wanted(id);
+            let Some(track) = self.tracks.get_mut(&id) else { continue };
+            if wanted > track.told_wanted {
+                self.tell_wanted_layers_up(id);
+            } else if wanted == track.told_wanted {
+                track.less_wanted_since = None;
+            } else {
+                let since = *track.less_wanted_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= LAYER_HOLD {
+                    track.told_wanted = wanted;
+                    track.less_wanted_since = None;
+                    self.tell_wanted(id);
+                }
+            }
+        }
+    }
+
+    fn tell_wanted(&mut self, id: TrackId) {
+        let Some(track) = self.tracks.get(&id) else { return };
+        let told = track.told_wanted;
+        let offered: BTreeSet<Quality> = track.layers.iter().map(|layer| layer.quality).collect();
+        // With fewer layers than three, wanting one that is not offered wants the next lower.
+        let best = told.and_then(|told| {
+            offered.iter().rev().find(|quality| **quality <= told).or(offered.first()).copied()
+        });
+        let qualities: Vec<_> = [
+            (Quality::Low, proto::VideoQuality::Low),
+            (Quality::Medium, proto::VideoQuality::Medium),
+            (Quality::High, proto::VideoQuality::High),
+        ]
+        .into_iter()
+        .map(|(quality, name)| proto::SubscribedQuality {
+            quality: name as i32,
+            enabled: best.is_some_and(|best| quality <= best),
+        })
+        .collect();
+        let codec = track.info.mime_type.rsplit('/').next().unwrap_or_default().to_lowercase();
+        let (owner, track_sid) = (track.owner, track.info.sid.clone());
+        let update = proto::SubscribedQualityUpdate {
+            track_sid,
+            subscribed_qualities: qualities.clone(),
+            subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities }],
+        };
+        self.tell(owner, Message::SubscribedQualityUpdate(update));
+    }
+
+    /// Whether a track's sid is known.
+    pub fn has_track(&self, sid: &str) -> bool {
+        self.track_by_sid(sid).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers() -> Vec<Layer> {
+        vec![
+            Layer { quality: Quality::Low, width: 320, height: 180 },
+            Layer { quality: Quality::Medium, width: 640, height: 360 },
+            Layer { quality: Quality::High, width: 1280, height: 720 },
+        ]
+    }
+
+    #[test]
+    fn the_lowest_layer_that_covers_the_tile_is_chosen() {
+        for (width, height, expected) in [
+            (160, 90, Quality::Low),
+            (320, 180, Quality::Low),
+            (340, 190, Quality::Low),
+            (400, 225, Quality::Medium),
+            (640, 360, Quality::Medium),
+            (800, 450, Quality::High),
+            (3840, 2160, Quality::High),
+        ] {
+            assert_eq!(covering(&layers(), width, height), expected, "{width}x{height}");
+        }
+        assert_eq!(covering(&[], 100, 100), Quality::High);
+    }
+
+    #[test]
+    fn an_allow_list_names_people_and_tracks() {
+        let list = HashMap::from([
+            ("ana".to_owned(), None),
+            ("PA_bo".to_owned(), Some(HashSet::from(["TR_1".to_owned()]))),
+        ]);
+        let allow = Allow::Only(list);
+        assert!(allow.allows("ana", "PA_ana", "TR_9"));
+        assert!(allow.allows("bo", "PA_bo", "TR_1"));
+        assert!(!allow.allows("bo", "PA_bo", "TR_2"));
+        assert!(!allow.allows("cy", "PA_cy", "TR_1"));
+    }
+}
