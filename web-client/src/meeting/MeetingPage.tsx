@@ -1,6 +1,6 @@
 /** The meeting itself. Fetched lazily together with the media library. */
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
-import { isBrowserSupported, type Room } from 'livekit-client';
+import { isBrowserSupported, LogLevel, setLogLevel, type Room } from 'livekit-client';
 import { announcer } from '../accessibility/announcer';
 import type { Meeting } from '../api/meetings';
 import { useDocumentTitle } from '../app/document-title';
@@ -33,6 +33,9 @@ declare global {
     readonly __terrace?: { readonly room: Room };
   }
 }
+
+// The library tells every step otherwise; what matters to a visitor is on the page.
+setLogLevel(LogLevel.warn);
 
 interface Props {
   meeting: Meeting;

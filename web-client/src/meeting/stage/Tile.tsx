@@ -73,7 +73,7 @@ export const Tile = memo(
               <span>{words.meeting.handUp}</span>
             </span>
           )}
-          {!isScreen && (
+          {!isScreen && view.quality !== 'unknown' && (
             <span className="tile-quality">
               <QualityMark quality={view.quality} withLabel={false} />
             </span>
