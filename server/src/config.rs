@@ -13,12 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// The shortest secret of an API key outside `--dev`, in characters. HS256 keys shorter than its
 /// hash can be searched for.
-pub const SECRET_LENGTH: usize = 32;
+pub(crate) const SECRET_LENGTH: usize = 32;
 
 /// The API key that `--dev` has, as developers of LiveKit applications expect.
-pub const DEV_KEY: &str = "devkey";
+pub(crate) const DEV_KEY: &str = "devkey";
 /// Its secret.
-pub const DEV_SECRET: &str = "secret";
+pub(crate) const DEV_SECRET: &str = "secret";
 
 /// Secrets from examples and tutorials: known to everybody.
 const KNOWN_SECRETS: [&str; 3] = [
@@ -30,50 +30,50 @@ const KNOWN_SECRETS: [&str; 3] = [
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The folder for everything that must survive a restart: meetings, keys and the self-made
     /// certificate. Only the server's user may read it.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The address at which people reach this server, such as `https://meet.example.gov.cn`. It
     /// stands in the links that are printed. Without it they name the host and port of
     /// `http.listen`.
-    pub public_url: Option<String>,
+    pub(crate) public_url: Option<String>,
     /// Pages, signalling and server API.
-    pub http: Http,
+    pub(crate) http: Http,
     /// The certificate.
-    pub tls: Tls,
+    pub(crate) tls: Tls,
     /// Audio and video.
-    pub media: Media,
+    pub(crate) media: Media,
     /// Numbers for monitoring.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// API keys and their secrets for applications that use the LiveKit server API or make their
     /// own tokens, such as `my-application = "…"`. A secret has at least 32 characters. None are
     /// needed for meetings made with `terrace meeting create`.
-    pub keys: BTreeMap<String, String>,
+    pub(crate) keys: BTreeMap<String, String>,
     /// Bounds of the whole server.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// Pages, signalling and server API.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Http {
+pub(crate) struct Http {
     /// The TCP address to listen on.
     #[schemars(with = "String")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Whether a reverse proxy in front of this server does TLS. Only then may `tls.mode` be `off`
     /// on an address that others can reach.
-    pub behind_proxy: bool,
+    pub(crate) behind_proxy: bool,
     /// Addresses of the reverse proxies whose `X-Forwarded-For` is believed.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
-    pub trusted_proxies: Vec<IpAddr>,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
 }
 
 /// Where the certificate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum TlsMode {
+pub(crate) enum TlsMode {
     /// From `tls.certificate` and `tls.key`.
     Files,
     /// Made on first run and kept in `data_dir`; browsers ask before they accept it.
@@ -85,59 +85,59 @@ pub enum TlsMode {
 /// The certificate.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// `files`: from `tls.certificate` and `tls.key`. `self-made`: made on first run and kept in
     /// `data_dir`, for trying on a local network. `off`: plain HTTP, on this machine only or
     /// behind a proxy. Browsers open cameras only over TLS or on the machine itself.
     #[schemars(with = "String")]
-    pub mode: TlsMode,
+    pub(crate) mode: TlsMode,
     /// The certificate chain, a PEM file, for `files`.
-    pub certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
     /// The private key, a PEM file that others can't read, for `files`.
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Names and addresses that the self-made certificate shall also carry.
     #[serde(deserialize_with = "one_or_many")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 /// Audio and video.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Media {
+pub(crate) struct Media {
     /// The UDP addresses to listen on. `0.0.0.0` and `[::]` stand for all addresses of this machine.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
-    pub listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<SocketAddr>,
     /// Addresses to tell clients instead, such as a router's public address that is forwarded here.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
-    pub announce: Vec<IpAddr>,
+    pub(crate) announce: Vec<IpAddr>,
 }
 
 /// Numbers for monitoring.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// The TCP address that serves `/metrics`, `/healthz` and `/readyz` over plain HTTP. Keep it
     /// away from the public.
     #[schemars(with = "String")]
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
 }
 
 /// Bounds of the whole server.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The most rooms at once.
-    pub rooms: usize,
+    pub(crate) rooms: usize,
     /// The most participants in all rooms.
-    pub participants: usize,
+    pub(crate) participants: usize,
     /// The most participants in one room that sets no bound itself; 0 is no bound.
-    pub participants_per_room: u32,
+    pub(crate) participants_per_room: u32,
     /// How long a room stays open while nobody has come, in seconds.
-    pub empty_timeout: u64,
+    pub(crate) empty_timeout: u64,
     /// How long a room stays open after the last participant has gone, in seconds.
-    pub departure_timeout: u64,
+    pub(crate) departure_timeout: u64,
 }
 
 /// A list in the file; in a variable also one value, or several with commas between.
@@ -161,17 +161,23 @@ where
         .iter()
         .filter(|text| !text.is_empty())
         .map(|text| {
-            text.parse().map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+            text.parse()
+                .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
         })
         .collect()
 }
 
 impl Config {
     /// What holds where nothing is set.
-    pub fn defaults(is_dev: bool) -> Config {
+    pub(crate) fn defaults(is_dev: bool) -> Config {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Config {
-            data_dir: if is_dev { "terrace-data" } else { "/var/lib/terrace" }.into(),
+            data_dir: if is_dev {
+                "terrace-data"
+            } else {
+                "/var/lib/terrace"
+            }
+            .into(),
             public_url: None,
             http: Http {
                 listen: if is_dev {
@@ -183,7 +189,11 @@ impl Config {
                 trusted_proxies: Vec::new(),
             },
             tls: Tls {
-                mode: if is_dev { TlsMode::Off } else { TlsMode::SelfMade },
+                mode: if is_dev {
+                    TlsMode::Off
+                } else {
+                    TlsMode::SelfMade
+                },
                 certificate: None,
                 key: None,
                 names: Vec::new(),
@@ -199,7 +209,9 @@ impl Config {
                 },
                 announce: Vec::new(),
             },
-            metrics: Metrics { listen: local(7889) },
+            metrics: Metrics {
+                listen: local(7889),
+            },
             keys: if is_dev {
                 BTreeMap::from([(DEV_KEY.to_owned(), DEV_SECRET.to_owned())])
             } else {
@@ -216,9 +228,17 @@ impl Config {
     }
 
     /// Reads the file, if one is named, and the variables.
-    pub fn load(file: Option<&Path>, is_dev: bool) -> anyhow::Result<Config> {
-        const SECTIONS: [&str; 8] =
-            ["data_dir", "public_url", "http__", "tls__", "media__", "metrics__", "keys__", "limits__"];
+    pub(crate) fn load(file: Option<&Path>, is_dev: bool) -> anyhow::Result<Config> {
+        const SECTIONS: [&str; 8] = [
+            "data_dir",
+            "public_url",
+            "http__",
+            "tls__",
+            "media__",
+            "metrics__",
+            "keys__",
+            "limits__",
+        ];
         let mut figment = Figment::from(Serialized::defaults(Config::defaults(is_dev)));
         if let Some(file) = file {
             if !file.is_file() {
@@ -231,14 +251,22 @@ impl Config {
             .filter(|key| {
                 let key = key.as_str().to_ascii_lowercase();
                 SECTIONS.iter().any(|section| {
-                    if section.ends_with("__") { key.starts_with(section) } else { key == *section }
+                    if section.ends_with("__") {
+                        key.starts_with(section)
+                    } else {
+                        key == *section
+                    }
                 })
             })
             .split("__");
         let config: Config = figment.merge(variables).extract().map_err(|error| {
             anyhow::anyhow!(
                 "{}",
-                error.into_iter().map(|error| error.to_string()).collect::<Vec<_>>().join("; ")
+                error
+                    .into_iter()
+                    .map(|error| error.to_string())
+                    .collect::<Vec<_>>()
+                    .join("; ")
             )
         })?;
         if let Some(file) = file
@@ -250,7 +278,7 @@ impl Config {
     }
 
     /// Refuses what is not safe to run.
-    pub fn check(&self, is_dev: bool) -> anyhow::Result<()> {
+    pub(crate) fn check(&self, is_dev: bool) -> anyhow::Result<()> {
         let mut faults = Vec::new();
         if !is_dev {
             for (key, secret) in &self.keys {
@@ -295,15 +323,17 @@ impl Config {
             TlsMode::Files => match (&self.tls.certificate, &self.tls.key) {
                 (Some(certificate), Some(key)) => {
                     if let Err(error) = std::fs::File::open(certificate) {
-                        faults.push(format!("tls.certificate {}: {error}", certificate.display()));
+                        faults.push(format!(
+                            "tls.certificate {}: {error}",
+                            certificate.display()
+                        ));
                     }
                     if let Err(error) = check_private(key, "the private key") {
                         faults.push(format!("tls.key: {error:#}"));
                     }
                 }
-                _ => faults.push(
-                    "tls.mode = \"files\" needs tls.certificate and tls.key.".to_owned(),
-                ),
+                _ => faults
+                    .push("tls.mode = \"files\" needs tls.certificate and tls.key.".to_owned()),
             },
             TlsMode::SelfMade | TlsMode::Off => {}
         }
@@ -318,16 +348,23 @@ impl Config {
         if faults.is_empty() {
             Ok(())
         } else {
-            bail!("these settings can't be run with:\n- {}", faults.join("\n- "))
+            bail!(
+                "these settings can't be run with:\n- {}",
+                faults.join("\n- ")
+            )
         }
     }
 
     /// The address that stands in printed links, without a slash at its end.
-    pub fn public_url(&self) -> String {
+    pub(crate) fn public_url(&self) -> String {
         if let Some(url) = &self.public_url {
             return url.trim_end_matches('/').to_owned();
         }
-        let scheme = if self.tls.mode == TlsMode::Off { "http" } else { "https" };
+        let scheme = if self.tls.mode == TlsMode::Off {
+            "http"
+        } else {
+            "https"
+        };
         let address = self.http.listen;
         let host = if address.ip().is_unspecified() {
             host_name().unwrap_or_else(|| "localhost".to_owned())
@@ -343,7 +380,7 @@ impl Config {
     }
 
     /// The limits as signalling takes them.
-    pub fn signaling_limits(&self) -> signaling::Limits {
+    pub(crate) fn signaling_limits(&self) -> signaling::Limits {
         signaling::Limits {
             rooms: self.limits.rooms,
             participants: self.limits.participants,
@@ -355,14 +392,14 @@ impl Config {
 }
 
 /// This machine's name.
-pub fn host_name() -> Option<String> {
+pub(crate) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim().to_owned();
     (!name.is_empty() && name != "(none)").then_some(name)
 }
 
 /// Refuses a file that other users may read or that its group may change.
-pub fn check_private(file: &Path, what: &str) -> anyhow::Result<()> {
+pub(crate) fn check_private(file: &Path, what: &str) -> anyhow::Result<()> {
     let metadata = std::fs::metadata(file)
         .with_context(|| format!("{what} {} can't be read", file.display()))?;
     #[cfg(unix)]
@@ -381,17 +418,17 @@ pub fn check_private(file: &Path, what: &str) -> anyhow::Result<()> {
 }
 
 /// One setting, for the guide and for `--check`.
-pub struct Setting {
+pub(crate) struct Setting {
     /// Its full name, such as `http.listen`.
-    pub name: String,
+    pub(crate) name: String,
     /// What it does.
-    pub about: String,
+    pub(crate) about: String,
     /// Its value, as JSON; secrets are left out.
-    pub value: String,
+    pub(crate) value: String,
 }
 
 /// Every setting with its documentation from the types and its value in `config`.
-pub fn settings(config: &Config) -> Vec<Setting> {
+pub(crate) fn settings(config: &Config) -> Vec<Setting> {
     let schema = schemars::generate::SchemaSettings::default()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
@@ -412,7 +449,9 @@ fn collect(
     prefix: &str,
     found: &mut Vec<Setting>,
 ) {
-    let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) else { return };
+    let Some(properties) = schema.get("properties").and_then(|p| p.as_object()) else {
+        return;
+    };
     for (name, property) in properties {
         let full = format!("{prefix}{name}");
         let value = value.get(name).cloned().unwrap_or_default();
@@ -430,7 +469,7 @@ fn collect(
 }
 
 /// The page of the guide that documents every setting.
-pub fn guide() -> String {
+pub(crate) fn guide() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
          <!-- Made from the types by `terrace config-doc`; change server/src/config.rs instead. -->\n\n\
@@ -445,8 +484,16 @@ pub fn guide() -> String {
     let normal = settings(&Config::defaults(false));
     let dev = settings(&Config::defaults(true));
     for (setting, dev) in normal.iter().zip(dev) {
-        page.push_str(&format!("## `{}`\n\n{}\n\n", setting.name, wrap(&setting.about)));
-        let shown = if setting.value == "null" { "none" } else { &setting.value };
+        page.push_str(&format!(
+            "## `{}`\n\n{}\n\n",
+            setting.name,
+            wrap(&setting.about)
+        ));
+        let shown = if setting.value == "null" {
+            "none"
+        } else {
+            &setting.value
+        };
         page.push_str(&format!("Default: `{shown}`"));
         if dev.value != setting.value && setting.name != "keys" {
             page.push_str(&format!("; with `--dev`: `{}`", dev.value));
@@ -553,8 +600,16 @@ mod tests {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         let config = Config::load(Some(&file), false).unwrap();
         assert_eq!(config.keys.len(), 1);
-        assert!(!format!("{:?}", settings(&config).iter().map(|s| &s.value).collect::<Vec<_>>())
-            .contains("ssss"));
+        assert!(
+            !format!(
+                "{:?}",
+                settings(&config)
+                    .iter()
+                    .map(|s| &s.value)
+                    .collect::<Vec<_>>()
+            )
+            .contains("ssss")
+        );
     }
 
     #[test]
@@ -565,6 +620,9 @@ mod tests {
         let error = Config::load(Some(&file), false).unwrap_err().to_string();
         assert!(error.contains("listen_on"), "{error}");
         std::fs::write(&file, "[media]\nlisten = [\"127.0.0.1:5\", \"[::1]:5\"]\n").unwrap();
-        assert_eq!(Config::load(Some(&file), false).unwrap().media.listen.len(), 2);
+        assert_eq!(
+            Config::load(Some(&file), false).unwrap().media.listen.len(),
+            2
+        );
     }
 }

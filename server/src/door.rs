@@ -33,21 +33,21 @@ const SEAT_KEY: &str = "seat";
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the door needs.
-pub struct Door {
+pub(crate) struct Door {
     /// Rooms.
-    pub hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     /// Meetings.
-    pub meetings: Meetings,
+    pub(crate) meetings: Meetings,
     /// Signs tokens and seats; see [`own_keys`].
-    pub keys: KeyRing,
+    pub(crate) keys: KeyRing,
     /// Wrong codes.
-    pub guesses: Guesses,
+    pub(crate) guesses: Guesses,
     /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
 }
 
 /// The server's own keys, out of one secret.
-pub fn own_keys(secret: &str) -> KeyRing {
+pub(crate) fn own_keys(secret: &str) -> KeyRing {
     KeyRing::new([
         (MEETING_KEY.to_owned(), secret.to_owned()),
         // A seat must never pass as a token, so it is signed with another secret.
@@ -56,7 +56,7 @@ pub fn own_keys(secret: &str) -> KeyRing {
 }
 
 /// The endpoints.
-pub fn router(door: Arc<Door>) -> Router {
+pub(crate) fn router(door: Arc<Door>) -> Router {
     Router::new()
         .route("/api/meetings/{code}", get(show))
         .route("/api/meetings/{code}/join", post(join))
@@ -81,7 +81,8 @@ struct Shown {
 
 fn rfc3339(ms: i64) -> Option<String> {
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok()?;
-    time.format(&time::format_description::well_known::Rfc3339).ok()
+    time.format(&time::format_description::well_known::Rfc3339)
+        .ok()
 }
 
 impl Shown {
@@ -107,8 +108,7 @@ fn visitor(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|text| text.trim().parse::<IpAddr>().ok())
-        .filter(|address| !trusted.contains(&address.to_canonical()))
-        .next_back()
+        .rfind(|address| !trusted.contains(&address.to_canonical()))
         .unwrap_or(peer)
 }
 
@@ -158,7 +158,10 @@ impl Door {
             sub: identity.to_owned(),
             exp: (end / 1000).max(0) as u64,
             nbf: Some((now / 1000).max(0) as u64),
-            video: VideoGrant { room: meeting.id.clone(), ..Default::default() },
+            video: VideoGrant {
+                room: meeting.id.clone(),
+                ..Default::default()
+            },
             ..Default::default()
         }
     }
@@ -166,7 +169,9 @@ impl Door {
 
 fn no_store(body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -250,7 +255,7 @@ async fn join(
 }
 
 /// Lets nobody into a meeting that is over, whatever token they have.
-pub struct MeetingGate(pub Meetings);
+pub(crate) struct MeetingGate(pub(crate) Meetings);
 
 impl Gate for MeetingGate {
     fn may_enter<'a>(
@@ -278,7 +283,7 @@ impl Gate for MeetingGate {
 }
 
 /// Ends the rooms of meetings that are over, for as long as the server runs.
-pub async fn watch(door: Arc<Door>) {
+pub(crate) async fn watch(door: Arc<Door>) {
     let mut interval = tokio::time::interval(WATCH_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -312,7 +317,10 @@ mod tests {
             HeaderValue::from_static("203.0.113.1, 192.0.2.9, 10.0.0.1"),
         )]);
         assert_eq!(visitor(proxy, &headers, &[proxy]), visitor_address);
-        assert_eq!(visitor(visitor_address, &headers, &[proxy]), visitor_address);
+        assert_eq!(
+            visitor(visitor_address, &headers, &[proxy]),
+            visitor_address
+        );
         assert_eq!(visitor(proxy, &HeaderMap::new(), &[proxy]), proxy);
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long a wrong code is remembered.
-pub const WINDOW: Duration = Duration::from_secs(5 * 60);
+pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Wrong codes from one address within [`WINDOW`]. A whole office behind one address mistypes now
 /// and then; twenty leave room for that.
-pub const PER_ADDRESS: u32 = 20;
+pub(crate) const PER_ADDRESS: u32 = 20;
 /// Wrong codes from everywhere within [`WINDOW`]. At this rate a guess among 10^10 codes with a
 /// thousand meetings running hits once in months.
-pub const IN_ALL: u32 = 2_000;
+pub(crate) const IN_ALL: u32 = 2_000;
 /// Addresses remembered at most.
 const ADDRESSES: usize = 10_000;
 
@@ -30,7 +30,7 @@ struct State {
 
 /// The counters.
 #[derive(Default)]
-pub struct Guesses(Mutex<State>);
+pub(crate) struct Guesses(Mutex<State>);
 
 /// One household or office has a whole /64 of IPv6 addresses.
 fn block(address: IpAddr) -> IpAddr {
@@ -48,7 +48,7 @@ fn block(address: IpAddr) -> IpAddr {
 
 impl Guesses {
     /// Whether an address may try a code now; `Err` is how long it must wait.
-    pub fn may_try(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn may_try(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let state = self.0.lock().expect("no panic while counting");
         let wait = |count: Option<&Count>, bound: u32| {
             count
@@ -65,13 +65,16 @@ impl Guesses {
     }
 
     /// Counts a wrong code.
-    pub fn failed(&self, address: IpAddr, now: Instant) {
+    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
         let mut state = self.0.lock().expect("no panic while counting");
         let is_current = |count: &Count| now.saturating_duration_since(count.since) < WINDOW;
         if state.by_address.len() >= ADDRESSES {
             state.by_address.retain(|_, count| is_current(count));
         }
-        let fresh = Count { since: now, failures: 0 };
+        let fresh = Count {
+            since: now,
+            failures: 0,
+        };
         if state.by_address.len() < ADDRESSES || state.by_address.contains_key(&block(address)) {
             let count = state.by_address.entry(block(address)).or_insert(fresh);
             if !is_current(count) {
@@ -113,13 +116,26 @@ mod tests {
         for number in 0..IN_ALL {
             guesses.failed(IpAddr::V4(number.into()), now);
         }
-        assert!(guesses.may_try("198.51.100.9".parse().unwrap(), now).is_err());
+        assert!(
+            guesses
+                .may_try("198.51.100.9".parse().unwrap(), now)
+                .is_err()
+        );
     }
 
     #[test]
     fn a_64_block_of_ipv6_is_one_address() {
-        assert_eq!(block("2001:db8::1".parse().unwrap()), block("2001:db8::ffff:1".parse().unwrap()));
-        assert_ne!(block("2001:db8::1".parse().unwrap()), block("2001:db8:0:1::1".parse().unwrap()));
-        assert_eq!(block("::ffff:192.0.2.1".parse().unwrap()), block("192.0.2.1".parse().unwrap()));
+        assert_eq!(
+            block("2001:db8::1".parse().unwrap()),
+            block("2001:db8::ffff:1".parse().unwrap())
+        );
+        assert_ne!(
+            block("2001:db8::1".parse().unwrap()),
+            block("2001:db8:0:1::1".parse().unwrap())
+        );
+        assert_eq!(
+            block("::ffff:192.0.2.1".parse().unwrap()),
+            block("192.0.2.1".parse().unwrap())
+        );
     }
 }

@@ -13,40 +13,40 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row as _, SqlitePool};
 
 /// The issuer of the server's own tokens.
-pub const MEETING_KEY: &str = "terrace-meetings";
+pub(crate) const MEETING_KEY: &str = "terrace-meetings";
 
 /// How many digits a code has. Ten digits and the bounds on guessing make a hit unlikely for
 /// years, and can still be read out over the telephone.
-pub const CODE_DIGITS: usize = 10;
+pub(crate) const CODE_DIGITS: usize = 10;
 
 /// How long a call waits for another process that writes.
 const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// A meeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meeting {
+pub(crate) struct Meeting {
     /// Also the name of its room.
-    pub id: String,
+    pub(crate) id: String,
     /// Ten digits.
-    pub code: String,
+    pub(crate) code: String,
     /// As shown.
-    pub name: String,
+    pub(crate) name: String,
     /// UTC milliseconds since 1970.
-    pub created_at: i64,
+    pub(crate) created_at: i64,
     /// When it ends by itself, likewise.
-    pub ends_at: Option<i64>,
+    pub(crate) ends_at: Option<i64>,
     /// When it was ended by hand, likewise.
-    pub ended_at: Option<i64>,
+    pub(crate) ended_at: Option<i64>,
 }
 
 impl Meeting {
     /// Whether it is over.
-    pub fn is_over(&self, now: i64) -> bool {
+    pub(crate) fn is_over(&self, now: i64) -> bool {
         self.ended_at.is_some() || self.ends_at.is_some_and(|end| end <= now)
     }
 
     /// The code as people read it: `123-456-7890`.
-    pub fn spaced_code(&self) -> String {
+    pub(crate) fn spaced_code(&self) -> String {
         match (self.code.get(..3), self.code.get(3..6), self.code.get(6..)) {
             (Some(a), Some(b), Some(c)) => format!("{a}-{b}-{c}"),
             _ => self.code.clone(),
@@ -55,7 +55,7 @@ impl Meeting {
 }
 
 /// Ten digits out of what somebody typed; `None` if that is something else.
-pub fn read_code(text: &str) -> Option<String> {
+pub(crate) fn read_code(text: &str) -> Option<String> {
     if text.len() > 64 {
         return None;
     }
@@ -66,7 +66,7 @@ pub fn read_code(text: &str) -> Option<String> {
 
 /// A name that people may join with or a meeting may have: 1–64 characters, none of them control
 /// or direction characters.
-pub fn read_name(text: &str) -> Option<String> {
+pub(crate) fn read_name(text: &str) -> Option<String> {
     let name = text.trim();
     let is_odd = |c: char| {
         c.is_control()
@@ -77,14 +77,14 @@ pub fn read_name(text: &str) -> Option<String> {
 }
 
 /// Now, in UTC milliseconds since 1970.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     unix.unwrap_or_default().as_millis() as i64
 }
 
 /// The meetings' file.
 #[derive(Clone)]
-pub struct Meetings(SqlitePool);
+pub(crate) struct Meetings(SqlitePool);
 
 fn read_row(row: &sqlx::sqlite::SqliteRow) -> Result<Meeting, sqlx::Error> {
     Ok(Meeting {
@@ -99,7 +99,7 @@ fn read_row(row: &sqlx::sqlite::SqliteRow) -> Result<Meeting, sqlx::Error> {
 
 impl Meetings {
     /// Opens the file in a data folder, and makes both if they are not there.
-    pub async fn open(data_dir: &Path) -> anyhow::Result<Meetings> {
+    pub(crate) async fn open(data_dir: &Path) -> anyhow::Result<Meetings> {
         let file = data_dir.join("terrace.sqlite");
         let options = SqliteConnectOptions::from_str("sqlite:")?
             .filename(&file)
@@ -127,11 +127,13 @@ impl Meetings {
     }
 
     /// Makes a meeting with a fresh code.
-    pub async fn create(&self, name: &str, ends_at: Option<i64>) -> anyhow::Result<Meeting> {
+    pub(crate) async fn create(&self, name: &str, ends_at: Option<i64>) -> anyhow::Result<Meeting> {
         loop {
             let code: String = {
                 let mut random = rand::rng();
-                (0..CODE_DIGITS).map(|_| char::from(b'0' + random.random_range(0..10u8))).collect()
+                (0..CODE_DIGITS)
+                    .map(|_| char::from(b'0' + random.random_range(0..10u8)))
+                    .collect()
             };
             let meeting = Meeting {
                 id: uuid::Uuid::now_v7().to_string(),
@@ -159,7 +161,7 @@ impl Meetings {
     }
 
     /// The meeting with a code.
-    pub async fn by_code(&self, code: &str) -> Result<Option<Meeting>, sqlx::Error> {
+    pub(crate) async fn by_code(&self, code: &str) -> Result<Option<Meeting>, sqlx::Error> {
         let row = sqlx::query("SELECT * FROM meetings WHERE code = $1")
             .bind(code)
             .fetch_optional(&self.0)
@@ -168,7 +170,7 @@ impl Meetings {
     }
 
     /// The meeting of a room.
-    pub async fn by_id(&self, id: &str) -> Result<Option<Meeting>, sqlx::Error> {
+    pub(crate) async fn by_id(&self, id: &str) -> Result<Option<Meeting>, sqlx::Error> {
         let row = sqlx::query("SELECT * FROM meetings WHERE id = $1")
             .bind(id)
             .fetch_optional(&self.0)
@@ -177,7 +179,7 @@ impl Meetings {
     }
 
     /// All that are not over, newest first.
-    pub async fn list(&self) -> Result<Vec<Meeting>, sqlx::Error> {
+    pub(crate) async fn list(&self) -> Result<Vec<Meeting>, sqlx::Error> {
         let rows = sqlx::query(
             "SELECT * FROM meetings WHERE ended_at IS NULL AND (ends_at IS NULL OR ends_at > $1) \
              ORDER BY created_at DESC",
@@ -189,7 +191,7 @@ impl Meetings {
     }
 
     /// Ends a meeting. `false` if there is none with this code that runs.
-    pub async fn end(&self, code: &str) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn end(&self, code: &str) -> Result<bool, sqlx::Error> {
         let ended =
             sqlx::query("UPDATE meetings SET ended_at = $1 WHERE code = $2 AND ended_at IS NULL")
                 .bind(now_ms())
@@ -209,7 +211,13 @@ mod tests {
         for text in ["1234567890", "123-456-7890", " 123 456 7890 "] {
             assert_eq!(read_code(text).as_deref(), Some("1234567890"), "{text}");
         }
-        for text in ["", "123456789", "12345678901", "123456789a", "１２３４５６７８９０"] {
+        for text in [
+            "",
+            "123456789",
+            "12345678901",
+            "123456789a",
+            "１２３４５６７８９０",
+        ] {
             assert_eq!(read_code(text), None, "{text}");
         }
     }
@@ -228,13 +236,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let server = Meetings::open(folder.path()).await.unwrap();
         let command = Meetings::open(folder.path()).await.unwrap();
-        let meeting = command.create("例会", Some(now_ms() + 60_000)).await.unwrap();
+        let meeting = command
+            .create("例会", Some(now_ms() + 60_000))
+            .await
+            .unwrap();
         assert_eq!(meeting.code.len(), CODE_DIGITS);
-        assert_eq!(server.by_code(&meeting.code).await.unwrap(), Some(meeting.clone()));
+        assert_eq!(
+            server.by_code(&meeting.code).await.unwrap(),
+            Some(meeting.clone())
+        );
         assert_eq!(server.list().await.unwrap().len(), 1);
         assert!(command.end(&meeting.code).await.unwrap());
         assert!(!command.end(&meeting.code).await.unwrap());
-        assert!(server.by_id(&meeting.id).await.unwrap().unwrap().is_over(now_ms()));
+        assert!(
+            server
+                .by_id(&meeting.id)
+                .await
+                .unwrap()
+                .unwrap()
+                .is_over(now_ms())
+        );
         assert!(server.list().await.unwrap().is_empty());
     }
 }

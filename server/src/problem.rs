@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 /// A language that this server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
+pub(crate) enum Language {
     /// 简体中文.
     Chinese,
     /// English.
@@ -14,7 +14,7 @@ pub enum Language {
 
 impl Language {
     /// The best of `Accept-Language` (RFC 9110 12.5.4); Chinese when nothing fits.
-    pub fn of(headers: &HeaderMap) -> Language {
+    pub(crate) fn of(headers: &HeaderMap) -> Language {
         let accepted = headers
             .get(header::ACCEPT_LANGUAGE)
             .and_then(|value| value.to_str().ok())
@@ -22,7 +22,11 @@ impl Language {
         let mut best = (0.0, Language::Chinese);
         for part in accepted.split(',').take(32) {
             let mut pieces = part.trim().split(';');
-            let tag = pieces.next().unwrap_or_default().trim().to_ascii_lowercase();
+            let tag = pieces
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase();
             let weight: f32 = pieces
                 .find_map(|piece| piece.trim().strip_prefix("q="))
                 .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
@@ -41,7 +45,7 @@ impl Language {
 
 /// What can go wrong at the meeting door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// No meeting has this code.
     MeetingNotFound,
     /// The meeting is over.
@@ -64,13 +68,18 @@ pub enum Kind {
 
 /// A problem with the language it is told in.
 #[derive(Clone, Copy, Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     kind: Kind,
     language: Language,
     retry_after: Option<u64>,
 }
 
-type Words = (StatusCode, &'static str, [&'static str; 3], [&'static str; 3]);
+type Words = (
+    StatusCode,
+    &'static str,
+    [&'static str; 3],
+    [&'static str; 3],
+);
 
 impl Kind {
     /// Status, code, and title, detail and next step in Chinese and English.
@@ -79,7 +88,11 @@ impl Kind {
             Kind::MeetingNotFound => (
                 StatusCode::NOT_FOUND,
                 "meeting_not_found",
-                ["没有这个会议", "没有会议使用这个会议号。", "请核对会议号,或向会议组织者询问。"],
+                [
+                    "没有这个会议",
+                    "没有会议使用这个会议号。",
+                    "请核对会议号,或向会议组织者询问。",
+                ],
                 [
                     "No such meeting",
                     "No meeting has this code.",
@@ -89,7 +102,11 @@ impl Kind {
             Kind::MeetingEnded => (
                 StatusCode::GONE,
                 "meeting_ended",
-                ["会议已结束", "这个会议已经结束,不能再加入。", "如需继续,请向会议组织者索取新的会议号。"],
+                [
+                    "会议已结束",
+                    "这个会议已经结束,不能再加入。",
+                    "如需继续,请向会议组织者索取新的会议号。",
+                ],
                 [
                     "The meeting has ended",
                     "This meeting is over and can't be joined any more.",
@@ -99,7 +116,11 @@ impl Kind {
             Kind::TooManyAttempts => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_attempts",
-                ["尝试次数过多", "错误的会议号输入过多,暂时不能再试。", "请稍等片刻后重试。"],
+                [
+                    "尝试次数过多",
+                    "错误的会议号输入过多,暂时不能再试。",
+                    "请稍等片刻后重试。",
+                ],
                 [
                     "Too many attempts",
                     "Too many wrong codes were entered.",
@@ -109,7 +130,11 @@ impl Kind {
             Kind::InvalidName => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "invalid_name",
-                ["姓名不可用", "姓名须为 1 至 64 个字,且不含控制字符。", "请修改姓名后重试。"],
+                [
+                    "姓名不可用",
+                    "姓名须为 1 至 64 个字,且不含控制字符。",
+                    "请修改姓名后重试。",
+                ],
                 [
                     "The name can't be used",
                     "A name has 1 to 64 characters and no control characters.",
@@ -119,7 +144,11 @@ impl Kind {
             Kind::InvalidRequest => (
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
-                ["请求无法读取", "服务器无法读取这个请求。", "请刷新页面后重试。"],
+                [
+                    "请求无法读取",
+                    "服务器无法读取这个请求。",
+                    "请刷新页面后重试。",
+                ],
                 [
                     "The request can't be read",
                     "The server could not read this request.",
@@ -129,7 +158,11 @@ impl Kind {
             Kind::Draining => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "draining",
-                ["服务器正在重启", "服务器即将重启,暂不接受新的加入。", "请稍等片刻,页面会自动重试。"],
+                [
+                    "服务器正在重启",
+                    "服务器即将重启,暂不接受新的加入。",
+                    "请稍等片刻,页面会自动重试。",
+                ],
                 [
                     "The server is restarting",
                     "The server is about to restart and lets nobody in just now.",
@@ -139,7 +172,11 @@ impl Kind {
             Kind::ServerFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_full",
-                ["服务器已满", "服务器上的参会人数已达上限。", "请稍后重试,或联系管理员。"],
+                [
+                    "服务器已满",
+                    "服务器上的参会人数已达上限。",
+                    "请稍后重试,或联系管理员。",
+                ],
                 [
                     "The server is full",
                     "As many people as this server allows are in meetings now.",
@@ -150,12 +187,20 @@ impl Kind {
                 StatusCode::NOT_FOUND,
                 "not_found",
                 ["没有这个地址", "服务器上没有这个地址。", "请核对网址。"],
-                ["No such address", "There is nothing at this address.", "Check the address."],
+                [
+                    "No such address",
+                    "There is nothing at this address.",
+                    "Check the address.",
+                ],
             ),
             Kind::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
-                ["服务器出错", "服务器内部出错,已记录。", "请稍后重试;如仍出错,请联系管理员。"],
+                [
+                    "服务器出错",
+                    "服务器内部出错,已记录。",
+                    "请稍后重试;如仍出错,请联系管理员。",
+                ],
                 [
                     "The server failed",
                     "Something failed on the server; it was logged.",
@@ -166,19 +211,23 @@ impl Kind {
     }
 
     /// The problem in a language.
-    pub fn told(self, language: Language) -> Problem {
+    pub(crate) fn told(self, language: Language) -> Problem {
         let retry_after = match self {
             Kind::Draining => Some(5),
             Kind::ServerFull => Some(30),
             _ => None,
         };
-        Problem { kind: self, language, retry_after }
+        Problem {
+            kind: self,
+            language,
+            retry_after,
+        }
     }
 }
 
 impl Problem {
     /// Says when to try again, in seconds.
-    pub fn retry_after(mut self, seconds: u64) -> Problem {
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Problem {
         self.retry_after = Some(seconds);
         self
     }
@@ -247,8 +296,10 @@ mod tests {
 
     #[test]
     fn a_problem_carries_its_status_code_and_when_to_retry() {
-        let response =
-            Kind::TooManyAttempts.told(Language::English).retry_after(7).into_response();
+        let response = Kind::TooManyAttempts
+            .told(Language::English)
+            .retry_after(7)
+            .into_response();
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(response.headers()[header::RETRY_AFTER], "7");
         assert!(

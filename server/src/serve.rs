@@ -42,10 +42,13 @@ impl Media for Shard {
 }
 
 /// Makes the data folder, for its owner only.
-pub fn prepare_data_dir(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn prepare_data_dir(folder: &Path) -> anyhow::Result<()> {
     let is_new = !folder.exists();
     fs::create_dir_all(folder).with_context(|| {
-        format!("the data folder {} can't be made: set data_dir", folder.display())
+        format!(
+            "the data folder {} can't be made: set data_dir",
+            folder.display()
+        )
     })?;
     #[cfg(unix)]
     if is_new {
@@ -63,7 +66,10 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
             crate::config::check_private(&file, "the key of meetings")?;
             let secret = secret.trim().to_owned();
             if secret.len() < crate::config::SECRET_LENGTH {
-                bail!("{} is damaged: delete it to have a new one made", file.display());
+                bail!(
+                    "{} is damaged: delete it to have a new one made",
+                    file.display()
+                );
             }
             Ok(secret)
         }
@@ -79,7 +85,7 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub fn app(door: Arc<Door>, is_tls: bool) -> Router {
+pub(crate) fn app(door: Arc<Door>, is_tls: bool) -> Router {
     let hub = door.hub.clone();
     Router::new()
         .merge(signaling::session::router(hub.clone()))
@@ -87,7 +93,9 @@ pub fn app(door: Arc<Door>, is_tls: bool) -> Router {
         .merge(door::router(door))
         .merge(health(hub))
         .merge(web::router())
-        .layer(from_fn(move |request: Request, next: Next| web::guard(is_tls, request, next)))
+        .layer(from_fn(move |request: Request, next: Next| {
+            web::guard(is_tls, request, next)
+        }))
         .layer(from_fn(within_time))
 }
 
@@ -118,10 +126,18 @@ fn metrics_router(hub: Arc<Hub>, shard: sfu::driver::ShardHandle) -> Router {
         let hub = hub.clone();
         move || async move {
             let text = metrics(&hub, &shard);
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+            (
+                [(
+                    header::CONTENT_TYPE,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                )],
+                text,
+            )
         }
     };
-    health(hub).route("/metrics", get(show)).layer(from_fn(within_time))
+    health(hub)
+        .route("/metrics", get(show))
+        .layer(from_fn(within_time))
 }
 
 fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
@@ -134,40 +150,118 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
         ));
     };
     put("rooms", "gauge", "Rooms open.", counts.rooms as u64);
-    put("participants", "gauge", "Participants in rooms.", counts.participants as u64);
-    put("tracks", "gauge", "Tracks that are live.", counts.tracks as u64);
-    put("sessions", "gauge", "WebSockets of clients.", counts.sessions as u64);
+    put(
+        "participants",
+        "gauge",
+        "Participants in rooms.",
+        counts.participants as u64,
+    );
+    put(
+        "tracks",
+        "gauge",
+        "Tracks that are live.",
+        counts.tracks as u64,
+    );
+    put(
+        "sessions",
+        "gauge",
+        "WebSockets of clients.",
+        counts.sessions as u64,
+    );
     put("joins_total", "counter", "Joins since start.", counts.joins);
-    put("resumes_total", "counter", "Sessions resumed since start.", counts.resumes);
+    put(
+        "resumes_total",
+        "counter",
+        "Sessions resumed since start.",
+        counts.resumes,
+    );
     put(
         "sessions_refused_total",
         "counter",
         "Sessions ended for breaking the protocol or a bound.",
         counts.refused,
     );
-    put("sessions_slow_total", "counter", "Sessions ended for reading too slowly.", counts.slow);
-    put("draining", "gauge", "1 while the server lets nobody in.", hub.is_draining().into());
-    put("media_connections", "gauge", "WebRTC connections.", totals.connections);
-    put("media_tracks", "gauge", "Tracks known to the media core.", totals.tracks);
-    put("media_subscriptions", "gauge", "Tracks sent to receivers.", totals.subscriptions);
-    put("media_datagrams_in_total", "counter", "Datagrams received.", totals.datagrams_in);
-    put("media_datagrams_out_total", "counter", "Datagrams sent.", totals.datagrams_out);
-    put("media_bytes_in_total", "counter", "Bytes received.", totals.bytes_in);
-    put("media_bytes_out_total", "counter", "Bytes sent.", totals.bytes_out);
-    put("media_strangers_total", "counter", "Datagrams of nobody known.", totals.strangers);
-    put("media_failures_total", "counter", "Connections that failed.", totals.failures);
+    put(
+        "sessions_slow_total",
+        "counter",
+        "Sessions ended for reading too slowly.",
+        counts.slow,
+    );
+    put(
+        "draining",
+        "gauge",
+        "1 while the server lets nobody in.",
+        hub.is_draining().into(),
+    );
+    put(
+        "media_connections",
+        "gauge",
+        "WebRTC connections.",
+        totals.connections,
+    );
+    put(
+        "media_tracks",
+        "gauge",
+        "Tracks known to the media core.",
+        totals.tracks,
+    );
+    put(
+        "media_subscriptions",
+        "gauge",
+        "Tracks sent to receivers.",
+        totals.subscriptions,
+    );
+    put(
+        "media_datagrams_in_total",
+        "counter",
+        "Datagrams received.",
+        totals.datagrams_in,
+    );
+    put(
+        "media_datagrams_out_total",
+        "counter",
+        "Datagrams sent.",
+        totals.datagrams_out,
+    );
+    put(
+        "media_bytes_in_total",
+        "counter",
+        "Bytes received.",
+        totals.bytes_in,
+    );
+    put(
+        "media_bytes_out_total",
+        "counter",
+        "Bytes sent.",
+        totals.bytes_out,
+    );
+    put(
+        "media_strangers_total",
+        "counter",
+        "Datagrams of nobody known.",
+        totals.strangers,
+    );
+    put(
+        "media_failures_total",
+        "counter",
+        "Connections that failed.",
+        totals.failures,
+    );
     text
 }
 
 /// Runs the server until SIGTERM or SIGINT.
-pub async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     config.check(is_dev)?;
     prepare_data_dir(&config.data_dir)?;
     let meetings = Meetings::open(&config.data_dir).await?;
     let secret = own_secret(&config.data_dir)?;
     let own = own_keys(&secret);
-    let mut pairs: Vec<(String, String)> =
-        config.keys.iter().map(|(key, secret)| (key.clone(), secret.clone())).collect();
+    let mut pairs: Vec<(String, String)> = config
+        .keys
+        .iter()
+        .map(|(key, secret)| (key.clone(), secret.clone()))
+        .collect();
     pairs.push((crate::meetings::MEETING_KEY.to_owned(), secret));
 
     let (sink, events) = signaling::event_queue();
@@ -178,7 +272,12 @@ pub async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
         },
         move |event| sink.put(event),
     )
-    .with_context(|| format!("can't listen on the UDP addresses {:?}", config.media.listen))?;
+    .with_context(|| {
+        format!(
+            "can't listen on the UDP addresses {:?}",
+            config.media.listen
+        )
+    })?;
     let hub = Hub::new(
         HubConfig {
             keys: KeyRing::new(pairs),
@@ -219,7 +318,10 @@ pub async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
         .header_read_timeout(HEADER_TIME);
     let metrics_task = tokio::spawn(metrics_server.serve(metrics_service));
 
-    let words = served.as_ref().map(|served| served.words.clone()).unwrap_or_default();
+    let words = served
+        .as_ref()
+        .map(|served| served.words.clone())
+        .unwrap_or_default();
     let main_task = {
         let handle = handle.clone();
         match served {
@@ -340,17 +442,30 @@ mod tests {
         (Arc::new(door), meetings, folder)
     }
 
-    async fn ask(app: &Router, request: axum::http::request::Builder, body: &str) -> (StatusCode, serde_json::Value, axum::http::HeaderMap) {
+    async fn ask(
+        app: &Router,
+        request: axum::http::request::Builder,
+        body: &str,
+    ) -> (StatusCode, serde_json::Value, axum::http::HeaderMap) {
         let mut request = request.body(Body::from(body.to_owned())).unwrap();
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 5))));
+        request
+            .extensions_mut()
+            .insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 5))));
         let response = app.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or_default(), headers)
+        (
+            status,
+            serde_json::from_slice(&body).unwrap_or_default(),
+            headers,
+        )
     }
 
     fn request(method: &str, uri: &str) -> axum::http::request::Builder {
-        Request::builder().method(method).uri(uri).header("host", "meet.example")
+        Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("host", "meet.example")
     }
 
     #[tokio::test]
@@ -370,7 +485,10 @@ mod tests {
         let claims = door
             .hub
             .keys()
-            .verify(first["token"].as_str().unwrap(), std::time::SystemTime::now())
+            .verify(
+                first["token"].as_str().unwrap(),
+                std::time::SystemTime::now(),
+            )
             .unwrap();
         claims.require_join().unwrap();
         assert_eq!(claims.video.room, meeting.id);
@@ -382,7 +500,12 @@ mod tests {
         assert_ne!(other["identity"], first["identity"]);
         // A seat opens no room, and a token is no seat.
         let seat = first["seat"].as_str().unwrap();
-        assert!(door.hub.keys().verify(seat, std::time::SystemTime::now()).is_err());
+        assert!(
+            door.hub
+                .keys()
+                .verify(seat, std::time::SystemTime::now())
+                .is_err()
+        );
         let body = serde_json::json!({ "name": "x", "seat": first["token"] }).to_string();
         let (_, other, _) = ask(&app, request("POST", &join), &body).await;
         assert_ne!(other["identity"], first["identity"]);
@@ -405,7 +528,10 @@ mod tests {
         }
         meetings.end(&meeting.code).await.unwrap();
         let (status, problem, _) = ask(&app, request("GET", &uri), "").await;
-        assert_eq!((status, &problem["code"]), (StatusCode::GONE, &"meeting_ended".into()));
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::GONE, &"meeting_ended".into())
+        );
         let english = request("GET", "/api/meetings/0000000000").header("accept-language", "en");
         let (status, problem, _) = ask(&app, english, "").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
@@ -421,8 +547,17 @@ mod tests {
         let (status, problem, _) = ask(&app, request("POST", &join), r#"{"name":"a"}"#).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(problem["code"], "draining");
-        assert_eq!(ask(&app, request("GET", "/readyz"), "").await.0, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(&app, request("GET", "/healthz"), "").await.0, StatusCode::OK);
-        assert_eq!(ask(&app, request("GET", "/api/none"), "").await.1["code"], "not_found");
+        assert_eq!(
+            ask(&app, request("GET", "/readyz"), "").await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        assert_eq!(
+            ask(&app, request("GET", "/healthz"), "").await.0,
+            StatusCode::OK
+        );
+        assert_eq!(
+            ask(&app, request("GET", "/api/none"), "").await.1["code"],
+            "not_found"
+        );
     }
 }

@@ -16,15 +16,15 @@ use crate::config::{Config, TlsMode, host_name};
 const VALIDITY: time::Duration = time::Duration::days(820);
 
 /// What is served over TLS, with words for the person who starts the server.
-pub struct Served {
+pub(crate) struct Served {
     /// For the listener.
-    pub config: RustlsConfig,
+    pub(crate) config: RustlsConfig,
     /// How to get a browser to accept it; empty for a certificate from files.
-    pub words: String,
+    pub(crate) words: String,
 }
 
 /// Writes a file that only its owner may read; the write is whole or not at all.
-pub fn write_private(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_private(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let beside = file.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -33,15 +33,16 @@ pub fn write_private(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
         use std::os::unix::fs::OpenOptionsExt as _;
         options.mode(0o600);
     }
-    let mut opened =
-        options.open(&beside).with_context(|| format!("can't write {}", beside.display()))?;
+    let mut opened = options
+        .open(&beside)
+        .with_context(|| format!("can't write {}", beside.display()))?;
     opened.write_all(contents)?;
     opened.sync_all()?;
     fs::rename(&beside, file).with_context(|| format!("can't write {}", file.display()))
 }
 
 /// The certificate that the configuration calls for. `addresses` are this machine's.
-pub async fn load(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Option<Served>> {
+pub(crate) async fn load(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Option<Served>> {
     match config.tls.mode {
         TlsMode::Off => Ok(None),
         TlsMode::Files => {
@@ -54,13 +55,15 @@ pub async fn load(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Optio
             let config = RustlsConfig::from_pem_file(certificate, key)
                 .await
                 .context("the certificate or its key can't be used")?;
-            Ok(Some(Served { config, words: String::new() }))
+            Ok(Some(Served {
+                config,
+                words: String::new(),
+            }))
         }
         TlsMode::SelfMade => {
             let (certificate, key) = self_made(config, addresses)?;
             let fingerprint = fingerprint(&certificate)?;
-            let served =
-                RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
+            let served = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await?;
             let url = config.public_url();
             let words = format!(
                 "自签证书 / self-made certificate\n  \
@@ -69,7 +72,10 @@ pub async fn load(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Optio
                  Browsers will warn at {url}. Choose \"Advanced\", then \"Proceed\" (Firefox: \"Accept the \
                  Risk\"),\n  after comparing the certificate's SHA-256 fingerprint:\n  {fingerprint}"
             );
-            Ok(Some(Served { config: served, words }))
+            Ok(Some(Served {
+                config: served,
+                words,
+            }))
         }
     }
 }
@@ -77,17 +83,25 @@ pub async fn load(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Optio
 fn self_made(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<(String, String)> {
     let certificate_file = config.data_dir.join("self-made-certificate.pem");
     let key_file = config.data_dir.join("self-made-key.pem");
-    if let (Ok(certificate), Ok(key)) =
-        (fs::read_to_string(&certificate_file), fs::read_to_string(&key_file))
-    {
+    if let (Ok(certificate), Ok(key)) = (
+        fs::read_to_string(&certificate_file),
+        fs::read_to_string(&key_file),
+    ) {
         crate::config::check_private(&key_file, "the self-made key")?;
         // Its age is the file's: people have accepted this certificate, so it is kept while it lasts.
-        let age = fs::metadata(&certificate_file)?.modified()?.elapsed().unwrap_or_default();
+        let age = fs::metadata(&certificate_file)?
+            .modified()?
+            .elapsed()
+            .unwrap_or_default();
         if age < std::time::Duration::from_secs(VALIDITY.whole_seconds() as u64 / 100 * 95) {
             return Ok((certificate, key));
         }
     }
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
     names.extend(host_name());
     names.extend(config.tls.names.iter().cloned());
     names.extend(addresses.iter().map(IpAddr::to_string));
@@ -121,10 +135,17 @@ fn self_made(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<(String, S
 
 fn fingerprint(pem: &str) -> anyhow::Result<String> {
     use base64::Engine as _;
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
     let der = base64::engine::general_purpose::STANDARD.decode(body)?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    let pairs: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let pairs: Vec<String> = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     Ok(pairs.join(":"))
 }
 

@@ -12,7 +12,7 @@ use rust_embed::RustEmbed;
 struct Files;
 
 /// The pages and their parts.
-pub fn router() -> Router {
+pub(crate) fn router() -> Router {
     Router::new().fallback(serve)
 }
 
@@ -39,19 +39,29 @@ fn content_type(path: &str) -> &'static str {
 
 /// The encodings that a client takes, best first (RFC 9110 12.5.3).
 fn encodings(headers: &HeaderMap) -> Vec<(&'static str, &'static str)> {
-    let accepted =
-        headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accepted = headers
+        .get(header::ACCEPT_ENCODING)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let takes = |name: &str| {
         accepted.split(',').any(|part| {
             let mut pieces = part.trim().split(';');
-            let is_named = pieces.next().is_some_and(|token| token.trim().eq_ignore_ascii_case(name));
+            let is_named = pieces
+                .next()
+                .is_some_and(|token| token.trim().eq_ignore_ascii_case(name));
             let refused = pieces.any(|piece| {
-                piece.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0f32))
+                piece
+                    .trim()
+                    .strip_prefix("q=")
+                    .is_some_and(|q| q.parse() == Ok(0.0f32))
             });
             is_named && !refused
         })
     };
-    [("br", ".br"), ("gzip", ".gz")].into_iter().filter(|(name, _)| takes(name)).collect()
+    [("br", ".br"), ("gzip", ".gz")]
+        .into_iter()
+        .filter(|(name, _)| takes(name))
+        .collect()
 }
 
 fn file(path: &str, request: &HeaderMap, caching: &'static str) -> Option<Response> {
@@ -64,19 +74,30 @@ fn file(path: &str, request: &HeaderMap, caching: &'static str) -> Option<Respon
         }
     }
     let (data, hash, encoding) = chosen;
-    let tag: String = hash.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let tag: String = hash
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let tag = HeaderValue::from_str(&format!("\"{tag}\"")).ok()?;
     let is_known = request
         .get(header::IF_NONE_MATCH)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|known| known.split(',').any(|one| one.trim().as_bytes() == tag.as_bytes()));
+        .is_some_and(|known| {
+            known
+                .split(',')
+                .any(|one| one.trim().as_bytes() == tag.as_bytes())
+        });
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::body::Body::from(data.into_owned()).into_response()
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(path)));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(content_type(path)),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(header::ETAG, tag);
@@ -103,7 +124,8 @@ async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     // A missing picture or script is missing; any other address is a page of the client.
     let last = path.rsplit('/').next().unwrap_or_default();
     let is_file = last.rsplit_once('.').is_some_and(|(_, ending)| {
-        content_type(last) != "application/octet-stream" || matches!(ending, "br" | "gz" | "php" | "env")
+        content_type(last) != "application/octet-stream"
+            || matches!(ending, "br" | "gz" | "php" | "env")
     });
     if !is_page && is_file {
         return StatusCode::NOT_FOUND.into_response();
@@ -114,15 +136,24 @@ async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
 
 /// `ws:` and `wss:` of the host that the request names: `'self'` does not cover them everywhere.
 fn socket_sources(headers: &HeaderMap) -> String {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let is_plain = !host.is_empty()
         && host.len() <= 255
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
-    if is_plain { format!(" wss://{host} ws://{host}") } else { String::new() }
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    if is_plain {
+        format!(" wss://{host} ws://{host}")
+    } else {
+        String::new()
+    }
 }
 
 /// Puts the security headers on every answer.
-pub async fn guard(is_tls: bool, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(is_tls: bool, request: Request, next: Next) -> Response {
     let sockets = socket_sources(request.headers());
     let mut response = next.run(request).await;
     let policy = format!(
@@ -132,7 +163,10 @@ pub async fn guard(is_tls: bool, request: Request, next: Next) -> Response {
     );
     let headers = response.headers_mut();
     let mut put = |name: &'static str, value: &'static str| {
-        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
     };
     put("x-content-type-options", "nosniff");
     put("referrer-policy", "no-referrer");
@@ -167,13 +201,26 @@ mod tests {
             let response = get(path, "").await;
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache");
-            assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
+            assert!(
+                response.headers()[header::CONTENT_TYPE]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("text/html")
+            );
         }
-        for path in ["/assets/none.js", "/none.js", "/../Cargo.toml", "/wp-login.php"] {
+        for path in [
+            "/assets/none.js",
+            "/none.js",
+            "/../Cargo.toml",
+            "/wp-login.php",
+        ] {
             let status = get(path, "").await.status();
             assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
         }
-        assert_eq!(get("/assets/none.js", "").await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            get("/assets/none.js", "").await.status(),
+            StatusCode::NOT_FOUND
+        );
     }
 
     #[tokio::test]
@@ -183,15 +230,27 @@ mod tests {
         }
         let response = get("/", "gzip, br").await;
         assert_eq!(response.headers()[header::CONTENT_ENCODING], "br");
-        assert!(get("/", "br;q=0").await.headers().get(header::CONTENT_ENCODING).is_none());
+        assert!(
+            get("/", "br;q=0")
+                .await
+                .headers()
+                .get(header::CONTENT_ENCODING)
+                .is_none()
+        );
     }
 
     #[test]
     fn a_strange_host_does_not_get_into_the_policy() {
         let host = |value: &'static str| {
-            socket_sources(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(value))]))
+            socket_sources(&HeaderMap::from_iter([(
+                header::HOST,
+                HeaderValue::from_static(value),
+            )]))
         };
-        assert_eq!(host("meet.example:7880"), " wss://meet.example:7880 ws://meet.example:7880");
+        assert_eq!(
+            host("meet.example:7880"),
+            " wss://meet.example:7880 ws://meet.example:7880"
+        );
         assert_eq!(host("x; script-src *"), "");
     }
 }

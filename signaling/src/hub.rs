@@ -99,15 +99,23 @@ pub struct EventQueue {
 pub fn event_queue() -> (EventSink, EventQueue) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    (EventSink { sender, waiting: waiting.clone() }, EventQueue { receiver, waiting })
+    (
+        EventSink {
+            sender,
+            waiting: waiting.clone(),
+        },
+        EventQueue { receiver, waiting },
+    )
 }
 
 impl EventSink {
     /// Puts an event in. Never blocks; when the hub is far behind, levels, line reports and data
     /// are dropped.
     pub fn put(&self, event: Event) {
-        let can_be_missed =
-            matches!(event, Event::AudioLevels(_) | Event::Line { .. } | Event::Data { .. });
+        let can_be_missed = matches!(
+            event,
+            Event::AudioLevels(_) | Event::Line { .. } | Event::Data { .. }
+        );
         if can_be_missed && self.waiting.load(Ordering::Relaxed) > EVENT_BACKLOG {
             return;
         }
@@ -144,8 +152,16 @@ pub(crate) fn outbox() -> (Outbox, Outlet) {
     let bytes = Arc::new(AtomicUsize::new(0));
     let kill = Arc::new(Notify::new());
     (
-        Outbox { sender, bytes: bytes.clone(), kill: kill.clone() },
-        Outlet { receiver, bytes, kill },
+        Outbox {
+            sender,
+            bytes: bytes.clone(),
+            kill: kill.clone(),
+        },
+        Outlet {
+            receiver,
+            bytes,
+            kill,
+        },
     )
 }
 
@@ -252,8 +268,13 @@ pub struct Hub {
 }
 
 pub(crate) fn moment() -> Moment {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment { now: Instant::now(), unix_ms: unix.as_millis() as i64 }
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Moment {
+        now: Instant::now(),
+        unix_ms: unix.as_millis() as i64,
+    }
 }
 
 impl Hub {
@@ -281,7 +302,9 @@ impl Hub {
     }
 
     fn rooms(&self) -> MutexGuard<'_, Rooms> {
-        self.rooms.lock().expect("the table of rooms is only looked up and changed")
+        self.rooms
+            .lock()
+            .expect("the table of rooms is only looked up and changed")
     }
 
     fn cells(&self) -> Vec<Arc<RoomCell>> {
@@ -317,21 +340,62 @@ impl Hub {
                 self.audio_levels(levels);
                 return;
             }
-            Event::Answer { connection: ConnectionId(id), .. }
-            | Event::Offer { connection: ConnectionId(id), .. }
-            | Event::Refused { connection: ConnectionId(id), .. }
-            | Event::PlacesNeeded { connection: ConnectionId(id), .. }
-            | Event::Connected { connection: ConnectionId(id), .. }
-            | Event::Silent { connection: ConnectionId(id) }
-            | Event::Resumed { connection: ConnectionId(id) }
-            | Event::Closed { connection: ConnectionId(id), .. }
-            | Event::Subscribed { connection: ConnectionId(id), .. }
-            | Event::CodecNotAccepted { connection: ConnectionId(id), .. }
-            | Event::ChannelOpen { connection: ConnectionId(id), .. }
-            | Event::Data { connection: ConnectionId(id), .. }
-            | Event::Line { connection: ConnectionId(id), .. }
-            | Event::Published { track: TrackId(id), .. }
-            | Event::CodecChanged { track: TrackId(id), .. }
+            Event::Answer {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Offer {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Refused {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::PlacesNeeded {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Connected {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Silent {
+                connection: ConnectionId(id),
+            }
+            | Event::Resumed {
+                connection: ConnectionId(id),
+            }
+            | Event::Closed {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Subscribed {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::CodecNotAccepted {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::ChannelOpen {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Data {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Line {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Published {
+                track: TrackId(id), ..
+            }
+            | Event::CodecChanged {
+                track: TrackId(id), ..
+            }
             | Event::Ended { track: TrackId(id) } => *id,
         };
         let cell = self.rooms().by_serial.get(&Room::serial_of(id)).cloned();
@@ -343,10 +407,17 @@ impl Hub {
     fn audio_levels(&self, levels: &[(TrackId, u8)]) {
         let mut by_room: HashMap<u32, Vec<(TrackId, u8)>> = HashMap::new();
         for (track, level) in levels {
-            by_room.entry(Room::serial_of(track.0)).or_default().push((*track, *level));
+            by_room
+                .entry(Room::serial_of(track.0))
+                .or_default()
+                .push((*track, *level));
         }
-        let cells: Vec<_> =
-            self.rooms().by_serial.iter().map(|(serial, cell)| (*serial, cell.clone())).collect();
+        let cells: Vec<_> = self
+            .rooms()
+            .by_serial
+            .iter()
+            .map(|(serial, cell)| (*serial, cell.clone()))
+            .collect();
         for (serial, cell) in cells {
             let levels = by_room.remove(&serial).unwrap_or_default();
             self.with(&cell, |room, at| {
@@ -364,9 +435,12 @@ impl Hub {
                 room.is_over(at.now)
             });
             if is_over {
-                self.close_cell(&cell, DisconnectReason::RoomClosed, Action::Disconnect, |room| {
-                    room.is_over(Instant::now())
-                });
+                self.close_cell(
+                    &cell,
+                    DisconnectReason::RoomClosed,
+                    Action::Disconnect,
+                    |room| room.is_over(Instant::now()),
+                );
             }
         }
     }
@@ -401,7 +475,9 @@ impl Hub {
             Effect::Close { session, reason } => (session, Outgoing::Close(reason)),
         };
         let is_last = matches!(outgoing, Outgoing::Close(_));
-        let Some(outbox) = inner.sessions.get(&session) else { return };
+        let Some(outbox) = inner.sessions.get(&session) else {
+            return;
+        };
         let is_put = outbox.put(outgoing);
         if !is_put {
             self.slow.fetch_add(1, Ordering::Relaxed);
@@ -440,9 +516,19 @@ impl Hub {
         }
         let serial = self.next_room.fetch_add(1, Ordering::Relaxed);
         let seed = rand::rng().random();
-        let room = Room::new(serial, self.settings(name), self.node.clone(), seed, moment());
+        let room = Room::new(
+            serial,
+            self.settings(name),
+            self.node.clone(),
+            seed,
+            moment(),
+        );
         tracing::info!(room = name, "room opened");
-        let inner = Inner { room, sessions: HashMap::new(), is_closed: false };
+        let inner = Inner {
+            room,
+            sessions: HashMap::new(),
+            is_closed: false,
+        };
         let cell = Arc::new(RoomCell(Mutex::new(inner)));
         rooms.by_name.insert(name.to_owned(), cell.clone());
         rooms.by_serial.insert(serial, cell.clone());
@@ -466,10 +552,16 @@ impl Hub {
         // The table is never locked before a room while a room is held elsewhere: only here.
         drop(inner);
         let mut rooms = self.rooms();
-        if rooms.by_name.get(&name).is_some_and(|known| std::ptr::eq(&**known, cell)) {
+        if rooms
+            .by_name
+            .get(&name)
+            .is_some_and(|known| std::ptr::eq(&**known, cell))
+        {
             rooms.by_name.remove(&name);
         }
-        rooms.by_serial.retain(|_, known| !std::ptr::eq(&**known, cell));
+        rooms
+            .by_serial
+            .retain(|_, known| !std::ptr::eq(&**known, cell));
         tracing::info!(room = name, reason = reason.as_str_name(), "room closed");
     }
 
@@ -493,8 +585,15 @@ impl Hub {
 
     /// Ends a room for all who are in it. `false` if there is none.
     pub fn delete_room(&self, name: &str) -> bool {
-        let Some(cell) = self.cell(name) else { return false };
-        self.close_cell(&cell, DisconnectReason::RoomDeleted, Action::Disconnect, |_| true);
+        let Some(cell) = self.cell(name) else {
+            return false;
+        };
+        self.close_cell(
+            &cell,
+            DisconnectReason::RoomDeleted,
+            Action::Disconnect,
+            |_| true,
+        );
         true
     }
 
@@ -514,7 +613,8 @@ impl Hub {
 
     /// How many are in a room.
     pub fn participants_in(&self, name: &str) -> usize {
-        self.cell(name).map_or(0, |cell| cell.lock().room.participant_count())
+        self.cell(name)
+            .map_or(0, |cell| cell.lock().room.participant_count())
     }
 
     /// Runs a step of an open room. `None` if there is none.
@@ -629,8 +729,9 @@ impl Hub {
         let cell = self.cell(name)?;
         let mut inner = cell.lock();
         inner.sessions.insert(session, outbox);
-        let is_resumed =
-            self.with_inner(&mut inner, |room, at| room.resume(sid, identity, session, at));
+        let is_resumed = self.with_inner(&mut inner, |room, at| {
+            room.resume(sid, identity, session, at)
+        });
         if !is_resumed {
             inner.sessions.remove(&session);
             return None;
@@ -669,7 +770,12 @@ impl Hub {
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
         for cell in self.cells() {
-            self.close_cell(&cell, DisconnectReason::ServerShutdown, Action::Reconnect, |_| true);
+            self.close_cell(
+                &cell,
+                DisconnectReason::ServerShutdown,
+                Action::Reconnect,
+                |_| true,
+            );
         }
     }
 }

@@ -1,1 +1,21 @@
-//! Signalling.
+//! The LiveKit protocol in front of the media core.
+//!
+//! [`token`] says who may do what, [`room`] is the state machine of one room, [`hub`] holds the
+//! rooms and is the only place that turns what happens into messages and media commands,
+//! [`session`] is the WebSocket of one client and [`twirp`] the server API.
+//!
+//! Invariants:
+//! - `room` does no IO, reads no clock and starts no task: it is told a [`room::Moment`] and
+//!   leaves [`room::Effect`]s.
+//! - What a client sends can cost that message or that session, never the room.
+//! - Everything kept per client is bounded by a named constant.
+
+pub mod hub;
+pub mod log_limit;
+pub mod room;
+pub mod session;
+pub mod token;
+pub mod twirp;
+
+pub use hub::{EventQueue, EventSink, Gate, Hub, HubConfig, Limits, Media, event_queue};
+pub use livekit_protocol as proto;

@@ -20,7 +20,10 @@ struct State {
 impl LogLimit {
     /// A kind of warning that was never logged.
     pub const fn new() -> LogLimit {
-        LogLimit(Mutex::new(State { last: None, suppressed: 0 }))
+        LogLimit(Mutex::new(State {
+            last: None,
+            suppressed: 0,
+        }))
     }
 
     /// `Some(number of lines left out since the last)` when a line may be logged now.

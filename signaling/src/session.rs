@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::wrapped_join_request::Compression;
 use proto::{DisconnectReason, leave_request::Action};
-use prost::Message as _;
 
 use crate::hub::{Barred, Hub, Outbox, Outgoing, Outlet, RoomCell, outbox};
 use crate::log_limit::LogLimit;
@@ -96,10 +96,22 @@ impl From<Barred> for Rejection {
 fn with_cors(mut response: Response) -> Response {
     // The token is the guard, and a page on another origin has it or not.
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("*, authorization"));
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("*, authorization"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, OPTIONS"),
+    );
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("86400"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         HeaderName::from_static("x-content-type-options"),
@@ -112,7 +124,9 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = (self.0, self.1).into_response();
         if self.0 == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         with_cors(response)
     }
@@ -192,7 +206,9 @@ async fn rtc(
 ) -> Result<Response, Rejection> {
     let claims = check_claims(&hub, &headers, &parameters)?;
     let arrival = if is_set(&parameters.reconnect) {
-        Arrival::Resume { sid: parameters.sid }
+        Arrival::Resume {
+            sid: parameters.sid,
+        }
     } else {
         let mut newcomer = newcomer(&hub, &claims);
         newcomer.is_auto_subscribe = parameters.auto_subscribe.as_deref().is_none_or(is_set);
@@ -212,7 +228,9 @@ async fn rtc_v1(
     let claims = check_claims(&hub, &headers, &parameters)?;
     let request = read_join_request(&parameters.join_request)?;
     let arrival = if request.reconnect {
-        Arrival::Resume { sid: request.participant_sid }
+        Arrival::Resume {
+            sid: request.participant_sid,
+        }
     } else {
         let mut newcomer = newcomer(&hub, &claims);
         newcomer.is_single = true;
@@ -307,8 +325,11 @@ fn unpack_join_request(text: &str) -> Result<proto::JoinRequest, String> {
     if let Some(offer) = &request.publisher_offer {
         check_sdp(&offer.sdp).map_err(|refusal| refusal.to_string())?;
     }
-    let attributes: usize =
-        request.participant_attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let attributes: usize = request
+        .participant_attributes
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
     if request.metadata.len() > METADATA_BOUND || attributes > ATTRIBUTES_BOUND {
         return Err("has too much metadata".into());
     }
@@ -377,7 +398,10 @@ async fn run(hub: Arc<Hub>, claims: Claims, arrival: Arrival, mut socket: WebSoc
             // What was queued last says why, so it is sent before the close.
             let _ = tokio::time::timeout(CLOSE_TIME, async {
                 while let Some(Outgoing::Message(message)) = outlet.next().await {
-                    if write(&mut socket, Frame::Binary(message), &outlet).await.is_err() {
+                    if write(&mut socket, Frame::Binary(message), &outlet)
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -451,8 +475,10 @@ async fn converse(
 ) -> End {
     let kill = outlet.kill.clone();
     let mut last_heard = tokio::time::Instant::now();
-    let mut refresh =
-        tokio::time::interval_at(tokio::time::Instant::now() + REFRESH_INTERVAL, REFRESH_INTERVAL);
+    let mut refresh = tokio::time::interval_at(
+        tokio::time::Instant::now() + REFRESH_INTERVAL,
+        REFRESH_INTERVAL,
+    );
     loop {
         tokio::select! {
             biased;
@@ -533,7 +559,10 @@ async fn close(socket: &mut WebSocket, reason: &str) {
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
-    let frame = CloseFrame { code: 1000, reason: reason[..end].into() };
+    let frame = CloseFrame {
+        code: 1000,
+        reason: reason[..end].into(),
+    };
     let _ = tokio::time::timeout(CLOSE_TIME, async {
         if socket.send(Frame::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.recv().await {}
@@ -541,7 +570,6 @@ async fn close(socket: &mut WebSocket, reason: &str) {
     })
     .await;
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -558,14 +586,19 @@ mod tests {
                 packer.finish().unwrap()
             }
         };
-        let wrapped =
-            proto::WrappedJoinRequest { compression: compression as i32, join_request };
+        let wrapped = proto::WrappedJoinRequest {
+            compression: compression as i32,
+            join_request,
+        };
         base64::engine::general_purpose::URL_SAFE.encode(wrapped.encode_to_vec())
     }
 
     #[test]
     fn a_join_request_is_read_plain_and_gzipped() {
-        let request = proto::JoinRequest { metadata: "花".repeat(100), ..Default::default() };
+        let request = proto::JoinRequest {
+            metadata: "花".repeat(100),
+            ..Default::default()
+        };
         for compression in [Compression::None, Compression::Gzip] {
             let text = wrap(&request.encode_to_vec(), compression);
             assert_eq!(unpack_join_request(&text), Ok(request.clone()));
@@ -581,7 +614,10 @@ mod tests {
         }
         let lines = "\nm=audio 9 x 0".repeat(600);
         let request = proto::JoinRequest {
-            publisher_offer: Some(proto::SessionDescription { sdp: lines, ..Default::default() }),
+            publisher_offer: Some(proto::SessionDescription {
+                sdp: lines,
+                ..Default::default()
+            }),
             ..Default::default()
         };
         assert!(unpack_join_request(&wrap(&request.encode_to_vec(), Compression::Gzip)).is_err());

@@ -214,7 +214,10 @@ impl KeyRing {
         if now > claims.exp.saturating_add(CLOCK_SKEW.as_secs()) {
             return Err(TokenError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| nbf > now.saturating_add(CLOCK_SKEW.as_secs())) {
+        if claims
+            .nbf
+            .is_some_and(|nbf| nbf > now.saturating_add(CLOCK_SKEW.as_secs()))
+        {
             return Err(TokenError::NotYetValid);
         }
         Ok(claims)
@@ -268,7 +271,10 @@ mod tests {
     use super::*;
 
     fn ring() -> KeyRing {
-        KeyRing::new([("key".to_owned(), "a secret of at least thirty-two bytes".to_owned())])
+        KeyRing::new([(
+            "key".to_owned(),
+            "a secret of at least thirty-two bytes".to_owned(),
+        )])
     }
 
     fn at(seconds: u64) -> SystemTime {
@@ -281,7 +287,11 @@ mod tests {
             sub: "ana".into(),
             exp: 10_000,
             nbf: Some(5_000),
-            video: VideoGrant { room: "r".into(), room_join: true, ..Default::default() },
+            video: VideoGrant {
+                room: "r".into(),
+                room_join: true,
+                ..Default::default()
+            },
             ..Default::default()
         }
     }
@@ -299,16 +309,28 @@ mod tests {
         assert!(ring().verify(&token, at(10_300)).is_ok());
         assert_eq!(ring().verify(&token, at(10_301)), Err(TokenError::Expired));
         assert!(ring().verify(&token, at(4_700)).is_ok());
-        assert_eq!(ring().verify(&token, at(4_699)), Err(TokenError::NotYetValid));
+        assert_eq!(
+            ring().verify(&token, at(4_699)),
+            Err(TokenError::NotYetValid)
+        );
     }
 
     #[test]
     fn a_token_of_another_secret_key_or_algorithm_is_refused() {
-        let other = KeyRing::new([("key".to_owned(), "another secret entirely, of 32 bytes".into())]);
+        let other = KeyRing::new([(
+            "key".to_owned(),
+            "another secret entirely, of 32 bytes".into(),
+        )]);
         let token = other.sign(&claims()).unwrap();
-        assert_eq!(ring().verify(&token, at(6_000)), Err(TokenError::BadSignature));
+        assert_eq!(
+            ring().verify(&token, at(6_000)),
+            Err(TokenError::BadSignature)
+        );
         let token = ring().sign(&claims()).unwrap();
-        assert_eq!(KeyRing::default().verify(&token, at(6_000)), Err(TokenError::UnknownKey));
+        assert_eq!(
+            KeyRing::default().verify(&token, at(6_000)),
+            Err(TokenError::UnknownKey)
+        );
         let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
         let body = serde_json::to_string(&claims()).unwrap();
         for alg in ["none", "HS384", "RS256", "NONE"] {
@@ -316,7 +338,11 @@ mod tests {
             let signature = token.rsplit('.').next().unwrap();
             for signature in ["", signature] {
                 let forged = format!("{header}.{}.{signature}", encode(&body));
-                assert_eq!(ring().verify(&forged, at(6_000)), Err(TokenError::Malformed), "{alg}");
+                assert_eq!(
+                    ring().verify(&forged, at(6_000)),
+                    Err(TokenError::Malformed),
+                    "{alg}"
+                );
             }
         }
         assert_eq!(ring().verify("", at(0)), Err(TokenError::Missing));
@@ -330,10 +356,15 @@ mod tests {
         let permission = VideoGrant::default().permission();
         assert!(permission.can_publish && permission.can_subscribe && permission.can_publish_data);
         assert!(!permission.can_update_metadata && !permission.hidden);
-        let only_unknown =
-            VideoGrant { can_publish_sources: vec!["hologram".into()], ..Default::default() };
+        let only_unknown = VideoGrant {
+            can_publish_sources: vec!["hologram".into()],
+            ..Default::default()
+        };
         assert!(!only_unknown.permission().can_publish);
-        let listener = VideoGrant { can_publish: Some(false), ..Default::default() };
+        let listener = VideoGrant {
+            can_publish: Some(false),
+            ..Default::default()
+        };
         assert!(!listener.permission().can_publish_data);
     }
 

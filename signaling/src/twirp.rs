@@ -108,7 +108,8 @@ where
     Q: Message + Default + DeserializeOwned,
     A: Message + Serialize,
 {
-    let malformed = |error: String| TwirpError("malformed", format!("the request can't be read: {error}"));
+    let malformed =
+        |error: String| TwirpError("malformed", format!("the request can't be read: {error}"));
     match format {
         Format::Protobuf => {
             let request = Q::decode(&**body).map_err(|error| malformed(error.to_string()))?;
@@ -125,13 +126,20 @@ where
 
 fn check_length(what: &'static str, text: &str, bound: usize) -> Result<(), TwirpError> {
     if text.len() > bound {
-        return Err(TwirpError("invalid_argument", format!("{what} is over {bound} bytes")));
+        return Err(TwirpError(
+            "invalid_argument",
+            format!("{what} is over {bound} bytes"),
+        ));
     }
     Ok(())
 }
 
 fn require(granted: bool, what: &'static str) -> Result<(), TwirpError> {
-    if granted { Ok(()) } else { Err(TokenError::NotGranted(what).into()) }
+    if granted {
+        Ok(())
+    } else {
+        Err(TokenError::NotGranted(what).into())
+    }
 }
 
 async fn call(
@@ -150,10 +158,15 @@ async fn call(
         Some("application/json") => Format::Json,
         other => {
             let other = other.unwrap_or_default();
-            return Err(TwirpError("bad_route", format!("unexpected Content-Type: {other:?}")));
+            return Err(TwirpError(
+                "bad_route",
+                format!("unexpected Content-Type: {other:?}"),
+            ));
         }
     };
-    let claims = hub.keys().verify(bearer(&headers).unwrap_or(""), SystemTime::now())?;
+    let claims = hub
+        .keys()
+        .verify(bearer(&headers).unwrap_or(""), SystemTime::now())?;
     dispatch(&hub, &claims, &method, format, &body)
 }
 
@@ -182,7 +195,9 @@ fn dispatch(
         }),
         "ListRooms" => answer(format, body, |request: proto::ListRoomsRequest| {
             require(claims.video.room_list, "listing rooms (roomList)")?;
-            Ok(proto::ListRoomsResponse { rooms: hub.list_rooms(&request.names) })
+            Ok(proto::ListRoomsResponse {
+                rooms: hub.list_rooms(&request.names),
+            })
         }),
         "DeleteRoom" => answer(format, body, |request: proto::DeleteRoomRequest| {
             require(claims.video.room_create, "deleting rooms (roomCreate)")?;
@@ -194,7 +209,9 @@ fn dispatch(
         }),
         "ListParticipants" => answer(format, body, |request: proto::ListParticipantsRequest| {
             claims.require_admin(&request.room)?;
-            let participants = hub.in_room(&request.room, |room, _| room.list()).unwrap_or_default();
+            let participants = hub
+                .in_room(&request.room, |room, _| room.list())
+                .unwrap_or_default();
             Ok(proto::ListParticipantsResponse { participants })
         }),
         "GetParticipant" => answer(format, body, |request: proto::RoomParticipantIdentity| {
@@ -204,8 +221,10 @@ fn dispatch(
         }),
         "RemoveParticipant" => answer(format, body, |request: proto::RoomParticipantIdentity| {
             claims.require_admin(&request.room)?;
-            hub.in_room(&request.room, |room, at| room.expel(&request.identity, at.now))
-                .ok_or_else(no_room)??;
+            hub.in_room(&request.room, |room, at| {
+                room.expel(&request.identity, at.now)
+            })
+            .ok_or_else(no_room)??;
             Ok(proto::RemoveParticipantResponse {})
         }),
         "MutePublishedTrack" => answer(format, body, |request: proto::MuteRoomTrackRequest| {
@@ -223,8 +242,10 @@ fn dispatch(
             let updated = hub.in_room(&room, |room, _| room.update_participant(request));
             Ok(updated.ok_or_else(no_room)??)
         }),
-        "UpdateSubscriptions" => {
-            answer(format, body, |request: proto::UpdateSubscriptionsRequest| {
+        "UpdateSubscriptions" => answer(
+            format,
+            body,
+            |request: proto::UpdateSubscriptionsRequest| {
                 claims.require_admin(&request.room)?;
                 let update = proto::UpdateSubscription {
                     track_sids: request.track_sids,
@@ -236,27 +257,32 @@ fn dispatch(
                 })
                 .ok_or_else(no_room)??;
                 Ok(proto::UpdateSubscriptionsResponse {})
-            })
-        }
+            },
+        ),
         "SendData" => answer(format, body, |request: proto::SendDataRequest| {
             claims.require_admin(&request.room)?;
             if request.data.len() > crate::room::DATA_BOUND {
                 return Err(TwirpError("invalid_argument", "data is too long".into()));
             }
             let room = request.room.clone();
-            hub.in_room(&room, |room, _| room.send_data(request)).ok_or_else(no_room)?;
+            hub.in_room(&room, |room, _| room.send_data(request))
+                .ok_or_else(no_room)?;
             Ok(proto::SendDataResponse {})
         }),
-        "UpdateRoomMetadata" => answer(format, body, |request: proto::UpdateRoomMetadataRequest| {
-            claims.require_admin(&request.room)?;
-            let updated = hub.in_room(&request.room, |room, _| {
-                room.set_room_metadata(request.metadata).map(|()| room.info())
-            });
-            Ok(updated.ok_or_else(no_room)??)
-        }),
-        "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => {
-            Err(TwirpError("unimplemented", format!("{method} is not offered by this server")))
+        "UpdateRoomMetadata" => {
+            answer(format, body, |request: proto::UpdateRoomMetadataRequest| {
+                claims.require_admin(&request.room)?;
+                let updated = hub.in_room(&request.room, |room, _| {
+                    room.set_room_metadata(request.metadata)
+                        .map(|()| room.info())
+                });
+                Ok(updated.ok_or_else(no_room)??)
+            })
         }
+        "ForwardParticipant" | "MoveParticipant" | "PerformRpc" => Err(TwirpError(
+            "unimplemented",
+            format!("{method} is not offered by this server"),
+        )),
         other => Err(TwirpError("bad_route", format!("no method {other:?}"))),
     }
 }

@@ -17,13 +17,22 @@ pub const DATA_BOUND: usize = 64 * 1024;
 
 impl Room {
     pub(super) fn forward_data(&mut self, from: ConnectionId, channel: Channel, payload: &[u8]) {
-        let Some(key) = self.by_connection.get(&from).copied() else { return };
+        let Some(key) = self.by_connection.get(&from).copied() else {
+            return;
+        };
         if payload.len() > DATA_BOUND {
-            tracing::debug!(size = payload.len(), "a data message over the bound was dropped");
+            tracing::debug!(
+                size = payload.len(),
+                "a data message over the bound was dropped"
+            );
             return;
         }
-        let Ok(mut packet) = proto::DataPacket::decode(payload) else { return };
-        let Some(sender) = self.participants.get_mut(&key) else { return };
+        let Ok(mut packet) = proto::DataPacket::decode(payload) else {
+            return;
+        };
+        let Some(sender) = self.participants.get_mut(&key) else {
+            return;
+        };
         if !sender.permission().can_publish_data {
             return;
         }
@@ -72,7 +81,11 @@ impl Room {
             })),
             ..Default::default()
         };
-        let channel = if is_lossy { Channel::Lossy } else { Channel::Reliable };
+        let channel = if is_lossy {
+            Channel::Lossy
+        } else {
+            Channel::Reliable
+        };
         let to_sids = request.destination_sids;
         self.send_packet(None, channel, packet, &to_sids);
     }
@@ -99,7 +112,11 @@ impl Room {
             .collect();
         if !connections.is_empty() {
             let payload: Arc<[u8]> = packet.encode_to_vec().into();
-            self.media(Command::SendData { connections, channel, payload });
+            self.media(Command::SendData {
+                connections,
+                channel,
+                payload,
+            });
         }
     }
 }

@@ -25,8 +25,15 @@ pub struct Line {
 impl Line {
     /// Takes in a report.
     pub fn report(&mut self, report: &LineReport) {
-        let loss = report.loss_up.unwrap_or(0.0).max(report.loss_down.unwrap_or(0.0));
-        let loss = if loss.is_finite() { loss.clamp(0.0, 1.0) } else { 0.0 };
+        let loss = report
+            .loss_up
+            .unwrap_or(0.0)
+            .max(report.loss_down.unwrap_or(0.0));
+        let loss = if loss.is_finite() {
+            loss.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         self.loss = self.loss * SMOOTHING + loss * (1.0 - SMOOTHING);
         if let Some(round_trip) = report.round_trip {
             self.round_trip =
@@ -64,7 +71,10 @@ mod tests {
     fn loss_and_silence_lower_the_quality_and_it_recovers() {
         let mut line = Line::default();
         assert_eq!(line.quality().0, ConnectionQuality::Excellent);
-        let bad = LineReport { loss_up: Some(0.3), ..Default::default() };
+        let bad = LineReport {
+            loss_up: Some(0.3),
+            ..Default::default()
+        };
         for _ in 0..5 {
             line.report(&bad);
         }

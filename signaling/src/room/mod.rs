@@ -244,7 +244,10 @@ impl Participant {
     }
 
     fn permission(&self) -> &proto::ParticipantPermission {
-        self.info.permission.as_ref().expect("every participant is made with a permission")
+        self.info
+            .permission
+            .as_ref()
+            .expect("every participant is made with a permission")
     }
 
     fn is_hidden(&self) -> bool {
@@ -275,7 +278,11 @@ pub struct Room {
 
 /// Encodes a message for a session.
 pub fn encode(message: Message) -> Bytes {
-    proto::SignalResponse { message: Some(message) }.encode_to_vec().into()
+    proto::SignalResponse {
+        message: Some(message),
+    }
+    .encode_to_vec()
+    .into()
 }
 
 fn leave(reason: DisconnectReason, action: Action) -> Message {
@@ -304,15 +311,23 @@ fn make_sid(random: &mut StdRng, prefix: &str) -> String {
 }
 
 fn attributes_size(attributes: &HashMap<String, String>) -> usize {
-    attributes.iter().map(|(key, value)| key.len() + value.len()).sum()
+    attributes
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum()
 }
 
 /// Checks an SDP against its bounds.
 pub fn check_sdp(sdp: &str) -> Result<(), Refusal> {
     if sdp.len() > SDP_BOUND {
-        return Err(Refusal::Broken(format!("session description over {SDP_BOUND} bytes")));
+        return Err(Refusal::Broken(format!(
+            "session description over {SDP_BOUND} bytes"
+        )));
     }
-    let lines = sdp.match_indices("\nm=").take(MEDIA_LINES_BOUND + 1).count();
+    let lines = sdp
+        .match_indices("\nm=")
+        .take(MEDIA_LINES_BOUND + 1)
+        .count();
     if lines > MEDIA_LINES_BOUND {
         return Err(Refusal::Broken(format!(
             "session description with over {MEDIA_LINES_BOUND} m-lines"
@@ -371,7 +386,10 @@ impl Room {
 
     /// How many are in it, hidden ones not counted.
     pub fn participant_count(&self) -> usize {
-        self.participants.values().filter(|participant| !participant.is_hidden()).count()
+        self.participants
+            .values()
+            .filter(|participant| !participant.is_hidden())
+            .count()
     }
 
     /// How many tracks are live.
@@ -383,7 +401,10 @@ impl Room {
     pub fn has_place_for(&self, identity: &str) -> bool {
         self.settings.max_participants == 0
             || self.participant_count() < self.settings.max_participants as usize
-            || self.participants.values().any(|participant| participant.info.identity == identity)
+            || self
+                .participants
+                .values()
+                .any(|participant| participant.info.identity == identity)
     }
 
     /// Changes what [`Room::new`] was told, where the new value is not its zero.
@@ -439,7 +460,10 @@ impl Room {
 
     fn tell(&mut self, to: ParticipantKey, message: Message) {
         if let Some(session) = self.participants.get(&to).and_then(|p| p.session) {
-            self.effects.push(Effect::Send { session, message: encode(message) });
+            self.effects.push(Effect::Send {
+                session,
+                message: encode(message),
+            });
         }
     }
 
@@ -449,7 +473,10 @@ impl Room {
             if Some(participant.key) != except
                 && let Some(session) = participant.session
             {
-                self.effects.push(Effect::Send { session, message: message.clone() });
+                self.effects.push(Effect::Send {
+                    session,
+                    message: message.clone(),
+                });
             }
         }
     }
@@ -482,17 +509,23 @@ impl Room {
 
     /// Tells everybody what became of a participant.
     fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.info.version += 1;
         let is_hidden = participant.is_hidden();
         if !is_hidden {
             let info = self.full_info(key, false).expect("it was just found");
-            let update = proto::ParticipantUpdate { participants: vec![info] };
+            let update = proto::ParticipantUpdate {
+                participants: vec![info],
+            };
             self.tell_all(Some(key), Message::Update(update));
         }
         if to_itself {
             let info = self.full_info(key, true).expect("it was just found");
-            let update = proto::ParticipantUpdate { participants: vec![info] };
+            let update = proto::ParticipantUpdate {
+                participants: vec![info],
+            };
             self.tell(key, Message::Update(update));
         }
     }
@@ -525,12 +558,20 @@ impl Room {
             .map(|participant| participant.key)
             .collect();
         for twin in twins {
-            self.remove(twin, DisconnectReason::DuplicateIdentity, Some(Action::Disconnect), at.now);
+            self.remove(
+                twin,
+                DisconnectReason::DuplicateIdentity,
+                Some(Action::Disconnect),
+                at.now,
+            );
         }
         let key = ParticipantKey(self.next_number());
         let publisher = ConnectionId(self.next_id());
-        let subscriber =
-            if newcomer.is_single { publisher } else { ConnectionId(self.next_id()) };
+        let subscriber = if newcomer.is_single {
+            publisher
+        } else {
+            ConnectionId(self.next_id())
+        };
         let info = proto::ParticipantInfo {
             sid: make_sid(&mut self.random, "PA_"),
             identity: newcomer.identity,
@@ -599,10 +640,19 @@ impl Room {
         };
         self.tell(key, Message::Join(response));
         if newcomer.is_single {
-            self.media(Command::Open { connection: publisher, role: Role::Single });
+            self.media(Command::Open {
+                connection: publisher,
+                role: Role::Single,
+            });
         } else {
-            self.media(Command::Open { connection: publisher, role: Role::Publish });
-            self.media(Command::Open { connection: subscriber, role: Role::Subscribe });
+            self.media(Command::Open {
+                connection: publisher,
+                role: Role::Publish,
+            });
+            self.media(Command::Open {
+                connection: subscriber,
+                role: Role::Subscribe,
+            });
         }
         self.announce(key, false);
         for request in newcomer.add_tracks {
@@ -622,7 +672,10 @@ impl Room {
         let active = self.speakers.active();
         if !active.is_empty() {
             let speakers = self.speaker_infos(active);
-            self.tell(key, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+            self.tell(
+                key,
+                Message::SpeakersChanged(proto::SpeakersChanged { speakers }),
+            );
         }
         let updates: Vec<_> = self
             .participants
@@ -631,7 +684,10 @@ impl Room {
             .map(quality_info)
             .collect();
         if !updates.is_empty() {
-            self.tell(key, Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }));
+            self.tell(
+                key,
+                Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }),
+            );
         }
     }
 
@@ -680,17 +736,27 @@ impl Room {
                 last_message_seq,
             }),
         );
-        self.tell(key, Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));
+        self.tell(
+            key,
+            Message::RoomUpdate(proto::RoomUpdate {
+                room: Some(self.info()),
+            }),
+        );
         let mut participants = self.others(key);
         participants.extend(self.full_info(key, true));
-        self.tell(key, Message::Update(proto::ParticipantUpdate { participants }));
+        self.tell(
+            key,
+            Message::Update(proto::ParticipantUpdate { participants }),
+        );
         self.tell_present(key);
         self.retell_places(key);
         if !is_single {
             match pending {
                 Some(offer) => self.tell_offer(key, &offer),
                 // The client waits for new credentials of the connection that it does not offer.
-                None => self.media(Command::RestartIce { connection: subscriber }),
+                None => self.media(Command::RestartIce {
+                    connection: subscriber,
+                }),
             }
         }
         true
@@ -744,13 +810,23 @@ impl Room {
             self.tell(key, leave(reason, action));
         }
         let was_speaking = self.speakers.remove(key);
-        for track in self.participants.get(&key).map(|p| p.tracks.clone()).unwrap_or_default() {
+        for track in self
+            .participants
+            .get(&key)
+            .map(|p| p.tracks.clone())
+            .unwrap_or_default()
+        {
             self.drop_track(track);
         }
-        let Some(mut participant) = self.participants.remove(&key) else { return };
+        let Some(mut participant) = self.participants.remove(&key) else {
+            return;
+        };
         if let Some(session) = participant.session.take() {
             self.by_session.remove(&session);
-            self.effects.push(Effect::Close { session, reason: text.to_owned() });
+            self.effects.push(Effect::Close {
+                session,
+                reason: text.to_owned(),
+            });
         }
         for connection in BTreeSet::from([participant.publisher, participant.subscriber]) {
             self.by_connection.remove(&connection);
@@ -771,7 +847,9 @@ impl Room {
             info.state = State::Disconnected as i32;
             info.disconnect_reason = reason as i32;
             info.tracks.clear();
-            let update = proto::ParticipantUpdate { participants: vec![info] };
+            let update = proto::ParticipantUpdate {
+                participants: vec![info],
+            };
             self.tell_all(None, Message::Update(update));
         }
         if self.participants.is_empty() {
@@ -872,20 +950,30 @@ impl Room {
     }
 
     fn take_offer(&mut self, key: ParticipantKey, offer: proto::SessionDescription) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.offers_in.push_back(offer.id);
         let connection = participant.publisher;
-        self.media(Command::Offer { connection, sdp: offer.sdp });
+        self.media(Command::Offer {
+            connection,
+            sdp: offer.sdp,
+        });
     }
 
     fn take_answer(&mut self, key: ParticipantKey, answer: proto::SessionDescription) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         // SDKs before offers were numbered answer with id 0.
         match &participant.offer_out {
             Some(offer) if answer.id == 0 || offer.id == answer.id => {
                 participant.offer_out = None;
                 let connection = participant.subscriber;
-                self.media(Command::Answer { connection, sdp: answer.sdp });
+                self.media(Command::Answer {
+                    connection,
+                    sdp: answer.sdp,
+                });
             }
             _ => tracing::debug!(id = answer.id, "an answer to no open offer was ignored"),
         }
@@ -897,11 +985,15 @@ impl Room {
             #[serde(default)]
             candidate: String,
         }
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         if trickle.candidate_init.len() > CANDIDATE_BOUND {
             return;
         }
-        let Ok(init) = serde_json::from_str::<Init>(&trickle.candidate_init) else { return };
+        let Ok(init) = serde_json::from_str::<Init>(&trickle.candidate_init) else {
+            return;
+        };
         if init.candidate.is_empty() {
             return;
         }
@@ -910,7 +1002,10 @@ impl Room {
         } else {
             participant.publisher
         };
-        self.media(Command::Candidate { connection, candidate: init.candidate });
+        self.media(Command::Candidate {
+            connection,
+            candidate: init.candidate,
+        });
     }
 
     fn tell_offer(&mut self, key: ParticipantKey, offer: &PendingOffer) {
@@ -931,10 +1026,15 @@ impl Room {
         request: proto::UpdateParticipantMetadata,
     ) {
         use proto::request_response::Reason;
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let request_id = request.request_id;
         let (reason, message) = if !participant.permission().can_update_metadata {
-            (Reason::NotAllowed, "does not have permission to update own metadata")
+            (
+                Reason::NotAllowed,
+                "does not have permission to update own metadata",
+            )
         } else {
             match self.set_metadata(
                 key,
@@ -943,7 +1043,10 @@ impl Room {
                 request.attributes.clone(),
             ) {
                 Ok(()) => (Reason::Ok, ""),
-                Err(_) => (Reason::LimitExceeded, "metadata, name or attributes are too long"),
+                Err(_) => (
+                    Reason::LimitExceeded,
+                    "metadata, name or attributes are too long",
+                ),
             }
         };
         // Only failures and numbered requests are answered: older SDKs number none.
@@ -968,7 +1071,10 @@ impl Room {
         name: &str,
         attributes: HashMap<String, String>,
     ) -> Result<(), CallError> {
-        let participant = self.participants.get_mut(&key).ok_or(CallError::NoParticipant)?;
+        let participant = self
+            .participants
+            .get_mut(&key)
+            .ok_or(CallError::NoParticipant)?;
         if metadata.len() > METADATA_BOUND || name.len() > NAME_BOUND {
             return Err(CallError::TooLong);
         }
@@ -995,18 +1101,26 @@ impl Room {
     }
 
     fn sync(&mut self, key: ParticipantKey, state: proto::SyncState, now: Instant) {
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let knows_lost_track = state.publish_tracks.iter().any(|published| {
             published.track.as_ref().is_some_and(|told| {
-                !participant
-                    .tracks
-                    .iter()
-                    .any(|id| self.tracks.get(id).is_some_and(|track| track.info.sid == told.sid))
+                !participant.tracks.iter().any(|id| {
+                    self.tracks
+                        .get(id)
+                        .is_some_and(|track| track.info.sid == told.sid)
+                })
             })
         });
         if knows_lost_track {
             // It believes in a track that is gone: only a fresh start makes both agree.
-            self.remove(key, DisconnectReason::StateMismatch, Some(Action::Reconnect), now);
+            self.remove(
+                key,
+                DisconnectReason::StateMismatch,
+                Some(Action::Reconnect),
+                now,
+            );
             return;
         }
         if let Some(subscription) = &state.subscription {
@@ -1029,18 +1143,27 @@ impl Room {
 
     /// Everybody, hidden ones too.
     pub fn list(&self) -> Vec<proto::ParticipantInfo> {
-        self.participants.keys().filter_map(|key| self.full_info(*key, false)).collect()
+        self.participants
+            .keys()
+            .filter_map(|key| self.full_info(*key, false))
+            .collect()
     }
 
     /// One participant.
     pub fn find(&self, identity: &str) -> Result<proto::ParticipantInfo, CallError> {
-        self.full_info(self.by_identity(identity)?, false).ok_or(CallError::NoParticipant)
+        self.full_info(self.by_identity(identity)?, false)
+            .ok_or(CallError::NoParticipant)
     }
 
     /// Sends a participant out.
     pub fn expel(&mut self, identity: &str, now: Instant) -> Result<(), CallError> {
         let key = self.by_identity(identity)?;
-        self.remove(key, DisconnectReason::ParticipantRemoved, Some(Action::Disconnect), now);
+        self.remove(
+            key,
+            DisconnectReason::ParticipantRemoved,
+            Some(Action::Disconnect),
+            now,
+        );
         Ok(())
     }
 
@@ -1058,16 +1181,18 @@ impl Room {
     }
 
     fn set_permission(&mut self, key: ParticipantKey, permission: proto::ParticipantPermission) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.info.permission = Some(permission);
         let forbidden: Vec<_> = participant
             .tracks
             .iter()
             .copied()
             .filter(|id| {
-                self.tracks
-                    .get(id)
-                    .is_some_and(|track| !publish::may_publish(participant.permission(), track.source()))
+                self.tracks.get(id).is_some_and(|track| {
+                    !publish::may_publish(participant.permission(), track.source())
+                })
             })
             .collect();
         for track in forbidden {
@@ -1083,7 +1208,9 @@ impl Room {
             return Err(CallError::TooLong);
         }
         self.settings.metadata = metadata;
-        let update = proto::RoomUpdate { room: Some(self.info()) };
+        let update = proto::RoomUpdate {
+            room: Some(self.info()),
+        };
         self.tell_all(None, Message::RoomUpdate(update));
         Ok(())
     }
@@ -1093,8 +1220,14 @@ impl Room {
     /// Handles an event of one of this room's connections or tracks.
     pub fn on_event(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Answer { connection, sdp, mids } => {
-                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+            Event::Answer {
+                connection,
+                sdp,
+                mids,
+            } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
                 let id = self
                     .participants
                     .get_mut(&key)
@@ -1111,15 +1244,25 @@ impl Room {
                 );
             }
             Event::Offer { connection, sdp } => {
-                let Some(key) = self.by_connection.get(&connection).copied() else { return };
-                let Some(participant) = self.participants.get_mut(&key) else { return };
-                let offer = PendingOffer { id: participant.next_offer, sdp, since: now };
+                let Some(key) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
+                let Some(participant) = self.participants.get_mut(&key) else {
+                    return;
+                };
+                let offer = PendingOffer {
+                    id: participant.next_offer,
+                    sdp,
+                    since: now,
+                };
                 participant.next_offer += 1;
                 participant.offer_out = Some(offer.clone());
                 self.tell_offer(key, &offer);
             }
             Event::Refused { connection, reason } => {
-                let Some(key) = self.by_connection.get(&connection).copied() else { return };
+                let Some(key) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
                 tracing::info!(
                     room = self.settings.name,
                     participant = self.identity(key),
@@ -1135,9 +1278,18 @@ impl Room {
                     now,
                 );
             }
-            Event::PlacesNeeded { connection, audio, video } => {
-                let Some(key) = self.by_connection.get(&connection).copied() else { return };
-                let message = proto::MediaSectionsRequirement { num_audios: audio, num_videos: video };
+            Event::PlacesNeeded {
+                connection,
+                audio,
+                video,
+            } => {
+                let Some(key) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
+                let message = proto::MediaSectionsRequirement {
+                    num_audios: audio,
+                    num_videos: video,
+                };
                 self.tell(key, Message::MediaSectionsRequirement(message));
             }
             Event::Connected { connection, remote } => self.connected(connection, remote),
@@ -1152,7 +1304,11 @@ impl Room {
                 self.codec_not_accepted(connection, track);
             }
             Event::ChannelOpen { .. } => {}
-            Event::Data { connection, channel, payload } => {
+            Event::Data {
+                connection,
+                channel,
+                payload,
+            } => {
                 self.forward_data(connection, channel, &payload);
             }
             Event::AudioLevels(levels) => self.audio_levels(&levels),
@@ -1169,12 +1325,19 @@ impl Room {
     }
 
     fn identity(&self, key: ParticipantKey) -> String {
-        self.participants.get(&key).map(|p| p.info.identity.clone()).unwrap_or_default()
+        self.participants
+            .get(&key)
+            .map(|p| p.info.identity.clone())
+            .unwrap_or_default()
     }
 
     fn connected(&mut self, connection: ConnectionId, remote: Option<std::net::SocketAddr>) {
-        let Some(key) = self.by_connection.get(&connection).copied() else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(key) = self.by_connection.get(&connection).copied() else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         tracing::info!(
             room = self.settings.name,
             participant = participant.info.identity,
@@ -1194,14 +1357,22 @@ impl Room {
     }
 
     fn set_silent(&mut self, connection: ConnectionId, is_silent: bool) {
-        let Some(key) = self.by_connection.get(&connection) else { return };
-        let Some(participant) = self.participants.get_mut(key) else { return };
+        let Some(key) = self.by_connection.get(&connection) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(key) else {
+            return;
+        };
         participant.line.set_silent(is_silent);
     }
 
     fn media_closed(&mut self, connection: ConnectionId, reason: &'static str, now: Instant) {
-        let Some(key) = self.by_connection.remove(&connection) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(key) = self.by_connection.remove(&connection) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         tracing::info!(
             room = self.settings.name,
             participant = participant.info.identity,
@@ -1222,7 +1393,10 @@ impl Room {
                 let participant = self.participants.get_mut(&key).expect("found above");
                 participant.publisher = fresh;
                 self.by_connection.insert(fresh, key);
-                self.media(Command::Open { connection: fresh, role: Role::Publish });
+                self.media(Command::Open {
+                    connection: fresh,
+                    role: Role::Publish,
+                });
                 return;
             }
         }
@@ -1267,7 +1441,10 @@ impl Room {
         let changes = self.speakers.report(&loudest);
         let speakers = self.speaker_infos(changes);
         if !speakers.is_empty() {
-            self.tell_all(None, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+            self.tell_all(
+                None,
+                Message::SpeakersChanged(proto::SpeakersChanged { speakers }),
+            );
         }
     }
 
@@ -1281,7 +1458,10 @@ impl Room {
             let lost = participant.lost_since.map(since);
             let media_lost = participant.media_lost.map(since);
             let is_late = |limit| {
-                participant.offer_out.as_ref().is_some_and(|offer| since(offer.since) >= limit)
+                participant
+                    .offer_out
+                    .as_ref()
+                    .is_some_and(|offer| since(offer.since) >= limit)
             };
             let verdict = match (lost, media_lost) {
                 (Some(lost), None) if lost >= RESUME_TIME => {
@@ -1293,7 +1473,9 @@ impl Room {
                 (None, Some(media)) if media >= GONE_TIME => {
                     Some((DisconnectReason::ConnectionTimeout, Action::Reconnect))
                 }
-                (None, None) if !participant.is_connected && since(participant.joined) >= JOIN_TIME => {
+                (None, None)
+                    if !participant.is_connected && since(participant.joined) >= JOIN_TIME =>
+                {
                     Some((DisconnectReason::JoinFailure, Action::Disconnect))
                 }
                 (None, None) if participant.is_connected && is_late(ANSWER_TIME) => {
@@ -1354,8 +1536,19 @@ fn quality_info(participant: &Participant) -> proto::ConnectionQualityInfo {
 
 /// The codecs that may be published.
 pub fn enabled_codecs() -> Vec<proto::Codec> {
-    ["audio/opus", "audio/red", "video/VP8", "video/VP9", "video/H264", "video/AV1", "video/rtx"]
-        .into_iter()
-        .map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() })
-        .collect()
+    [
+        "audio/opus",
+        "audio/red",
+        "video/VP8",
+        "video/VP9",
+        "video/H264",
+        "video/AV1",
+        "video/rtx",
+    ]
+    .into_iter()
+    .map(|mime| proto::Codec {
+        mime: mime.to_owned(),
+        fmtp_line: String::new(),
+    })
+    .collect()
 }

@@ -68,18 +68,29 @@ fn layers_of(layers: &[proto::VideoLayer], width: u32, height: u32) -> Vec<Layer
         if let Some(quality) = quality(layer.quality)
             && !found.iter().any(|known| known.quality == quality)
         {
-            found.push(Layer { quality, width: layer.width, height: layer.height });
+            found.push(Layer {
+                quality,
+                width: layer.width,
+                height: layer.height,
+            });
         }
     }
     if found.is_empty() {
-        found.push(Layer { quality: Quality::High, width, height });
+        found.push(Layer {
+            quality: Quality::High,
+            width,
+            height,
+        });
     }
     found.sort_by_key(|layer| layer.quality);
     found
 }
 
 fn sid_prefix(is_video: bool, source: i32) -> &'static str {
-    match (is_video, TrackSource::try_from(source).unwrap_or(TrackSource::Unknown)) {
+    match (
+        is_video,
+        TrackSource::try_from(source).unwrap_or(TrackSource::Unknown),
+    ) {
         (true, TrackSource::Camera) => "TR_VC",
         (true, TrackSource::ScreenShare) => "TR_VS",
         (true, _) => "TR_V",
@@ -92,7 +103,9 @@ fn sid_prefix(is_video: bool, source: i32) -> &'static str {
 impl Room {
     pub(super) fn add_track(&mut self, key: ParticipantKey, request: proto::AddTrackRequest) {
         use proto::request_response::Reason;
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         let is_video = request.r#type == TrackType::Video as i32;
         let is_audio = request.r#type == TrackType::Audio as i32;
         let known = participant
@@ -110,11 +123,20 @@ impl Room {
             return;
         }
         let refusal = if !may_publish(participant.permission(), request.source) {
-            Some((Reason::NotAllowed, "does not have permission to publish this source"))
+            Some((
+                Reason::NotAllowed,
+                "does not have permission to publish this source",
+            ))
         } else if !is_video && !is_audio {
-            Some((Reason::UnsupportedType, "only audio and video can be published as a track"))
+            Some((
+                Reason::UnsupportedType,
+                "only audio and video can be published as a track",
+            ))
         } else if !request.sid.is_empty() {
-            Some((Reason::UnsupportedType, "backup codecs are not offered by this server"))
+            Some((
+                Reason::UnsupportedType,
+                "backup codecs are not offered by this server",
+            ))
         } else if request.cid.is_empty() {
             Some((Reason::InvalidRequest, "a track needs a cid"))
         } else if [&request.cid, &request.name, &request.stream]
@@ -163,10 +185,15 @@ impl Room {
         if codecs.is_empty() {
             codecs.push(if is_video { Codec::Vp8 } else { Codec::Opus });
         }
-        let announced = first.map(|codec| &codec.layers).filter(|layers| !layers.is_empty());
+        let announced = first
+            .map(|codec| &codec.layers)
+            .filter(|layers| !layers.is_empty());
         let announced = announced.unwrap_or(&request.layers);
-        let layers =
-            if is_video { layers_of(announced, request.width, request.height) } else { Vec::new() };
+        let layers = if is_video {
+            layers_of(announced, request.width, request.height)
+        } else {
+            Vec::new()
+        };
         let sid = make_sid(&mut self.random, sid_prefix(is_video, request.source));
         let id = TrackId(self.next_id());
         let info = proto::TrackInfo {
@@ -203,14 +230,21 @@ impl Room {
             track: id,
             publication: Publication {
                 cid: request.cid.clone(),
-                kind: if is_video { TrackKind::Video } else { TrackKind::Audio },
+                kind: if is_video {
+                    TrackKind::Video
+                } else {
+                    TrackKind::Audio
+                },
                 codecs,
                 layers: layers.clone(),
                 is_red_allowed: is_audio && !request.disable_red,
             },
         });
         if is_muted {
-            self.media(Command::Mute { track: id, is_muted });
+            self.media(Command::Mute {
+                track: id,
+                is_muted,
+            });
         }
         self.tracks.insert(
             id,
@@ -225,13 +259,22 @@ impl Room {
                 less_wanted_since: None,
             },
         );
-        self.participants.get_mut(&key).expect("found above").tracks.push(id);
-        let response = proto::TrackPublishedResponse { cid: request.cid, track: Some(info) };
+        self.participants
+            .get_mut(&key)
+            .expect("found above")
+            .tracks
+            .push(id);
+        let response = proto::TrackPublishedResponse {
+            cid: request.cid,
+            track: Some(info),
+        };
         self.tell(key, Message::TrackPublished(response));
     }
 
     pub(super) fn track_live(&mut self, id: TrackId, mid: String, codec: Codec) {
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         track.is_live = true;
         track.info.mid.clone_from(&mid);
         track.info.mime_type = codec.mime_type().to_owned();
@@ -242,7 +285,10 @@ impl Room {
         let owner = track.owner;
         tracing::info!(
             room = self.settings.name,
-            participant = self.participants.get(&owner).map(|p| p.info.identity.as_str()),
+            participant = self
+                .participants
+                .get(&owner)
+                .map(|p| p.info.identity.as_str()),
             track = track.info.sid,
             codec = codec.mime_type(),
             "track published"
@@ -255,7 +301,9 @@ impl Room {
     }
 
     pub(super) fn codec_changed(&mut self, id: TrackId, codec: Codec) {
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         track.info.mime_type = codec.mime_type().to_owned();
         if let Some(first) = track.info.codecs.first_mut() {
             first.mime_type = codec.mime_type().to_owned();
@@ -272,8 +320,10 @@ impl Room {
         self.media(Command::Unpublish { track: id });
         if let Some(owner) = self.participants.get_mut(&track.owner) {
             owner.tracks.retain(|known| *known != id);
-            owner.info.is_publisher =
-                owner.tracks.iter().any(|known| self.tracks.get(known).is_some_and(Track::is_live));
+            owner.info.is_publisher = owner
+                .tracks
+                .iter()
+                .any(|known| self.tracks.get(known).is_some_and(Track::is_live));
         }
         for participant in self.participants.values_mut() {
             participant.subscriptions.remove(&id);
@@ -286,7 +336,9 @@ impl Room {
 
     /// Ends a track; the publisher is told when it does not know.
     pub(super) fn end_track(&mut self, id: TrackId, tell_publisher: bool) {
-        let Some((owner, track_sid, was_live)) = self.drop_track(id) else { return };
+        let Some((owner, track_sid, was_live)) = self.drop_track(id) else {
+            return;
+        };
         if tell_publisher {
             let message = proto::TrackUnpublishedResponse { track_sid };
             self.tell(owner, Message::TrackUnpublished(message));
@@ -297,20 +349,32 @@ impl Room {
     }
 
     fn own_track(&self, key: ParticipantKey, sid: &str) -> Option<TrackId> {
-        self.participants.get(&key)?.tracks.iter().copied().find(|id| {
-            self.tracks.get(id).is_some_and(|track| track.info.sid == sid || track.cid == sid)
-        })
+        self.participants
+            .get(&key)?
+            .tracks
+            .iter()
+            .copied()
+            .find(|id| {
+                self.tracks
+                    .get(id)
+                    .is_some_and(|track| track.info.sid == sid || track.cid == sid)
+            })
     }
 
     fn set_muted(&mut self, id: TrackId, is_muted: bool) {
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if track.info.muted == is_muted {
             return;
         }
         track.info.muted = is_muted;
         let owner = track.owner;
         let is_live = track.is_live;
-        self.media(Command::Mute { track: id, is_muted });
+        self.media(Command::Mute {
+            track: id,
+            is_muted,
+        });
         if is_live {
             self.announce(owner, false);
         }
@@ -337,15 +401,25 @@ impl Room {
         }
         self.set_muted(id, is_muted);
         if is_muted {
-            let message = proto::MuteTrackRequest { sid: sid.to_owned(), muted: true };
+            let message = proto::MuteTrackRequest {
+                sid: sid.to_owned(),
+                muted: true,
+            };
             self.tell(key, Message::Mute(message));
         }
-        self.tracks.get(&id).map(|track| track.info.clone()).ok_or(CallError::NoTrack)
+        self.tracks
+            .get(&id)
+            .map(|track| track.info.clone())
+            .ok_or(CallError::NoTrack)
     }
 
     pub(super) fn update_layers(&mut self, key: ParticipantKey, update: &proto::UpdateVideoLayers) {
-        let Some(id) = self.own_track(key, &update.track_sid) else { return };
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(id) = self.own_track(key, &update.track_sid) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if !track.is_video() || update.layers.len() > 16 {
             return;
         }
@@ -362,8 +436,12 @@ impl Room {
         key: ParticipantKey,
         request: &proto::UpdateLocalAudioTrack,
     ) {
-        let Some(id) = self.own_track(key, &request.track_sid) else { return };
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(id) = self.own_track(key, &request.track_sid) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if track.is_video() {
             return;
         }
@@ -381,8 +459,12 @@ impl Room {
         key: ParticipantKey,
         request: &proto::UpdateLocalVideoTrack,
     ) {
-        let Some(id) = self.own_track(key, &request.track_sid) else { return };
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(id) = self.own_track(key, &request.track_sid) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if !track.is_video() {
             return;
         }
@@ -394,16 +476,25 @@ impl Room {
     }
 
     pub(super) fn subscribed(&mut self, connection: ConnectionId, id: TrackId) {
-        let Some(key) = self.by_connection.get(&connection).copied() else { return };
-        if let Some(subscription) =
-            self.participants.get_mut(&key).and_then(|p| p.subscriptions.get_mut(&id))
+        let Some(key) = self.by_connection.get(&connection).copied() else {
+            return;
+        };
+        if let Some(subscription) = self
+            .participants
+            .get_mut(&key)
+            .and_then(|p| p.subscriptions.get_mut(&id))
         {
             subscription.is_agreed = true;
         }
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if !std::mem::replace(&mut track.was_subscribed, true) {
             let (owner, track_sid) = (track.owner, track.info.sid.clone());
-            self.tell(owner, Message::TrackSubscribed(proto::TrackSubscribed { track_sid }));
+            self.tell(
+                owner,
+                Message::TrackSubscribed(proto::TrackSubscribed { track_sid }),
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ const STILL_LOUD: f32 = 48.0;
 /// How many reports below [`STILL_LOUD`] end a speaker. More bridges pauses between words; fewer
 /// follow a quick exchange.
 const QUIET_REPORTS: u8 = 3;
-/// How much of the old level stays in each report.
+/// How much of the old level stays in each report that is quieter.
 const SMOOTHING: f32 = 0.5;
 /// Levels are told in steps this fine, so that small changes are not sent.
 const LEVEL_STEPS: f32 = 8.0;
@@ -71,10 +71,10 @@ impl<K: Ord + Copy> Speakers<K> {
         self.0.retain(|who, voice| {
             let now = levels.get(who).map_or(SILENCE, |level| f32::from(*level));
             // A voice is heard at its first word, and fades slowly.
-            voice.smoothed = if voice.is_active || now > voice.smoothed {
-                voice.smoothed * SMOOTHING + now * (1.0 - SMOOTHING)
-            } else {
+            voice.smoothed = if now <= voice.smoothed {
                 now
+            } else {
+                voice.smoothed * SMOOTHING + now * (1.0 - SMOOTHING)
             };
             if voice.smoothed <= LOUD || (voice.is_active && voice.smoothed <= STILL_LOUD) {
                 voice.quiet_reports = 0;
@@ -87,10 +87,18 @@ impl<K: Ord + Copy> Speakers<K> {
             } else if voice.quiet_reports >= QUIET_REPORTS {
                 voice.is_active = false;
             }
-            let level = if voice.is_active { linear(voice.smoothed) } else { 0.0 };
+            let level = if voice.is_active {
+                linear(voice.smoothed)
+            } else {
+                0.0
+            };
             if was_active != voice.is_active || (voice.is_active && level != voice.told) {
                 voice.told = level;
-                changes.push(Change { who: *who, level, is_active: voice.is_active });
+                changes.push(Change {
+                    who: *who,
+                    level,
+                    is_active: voice.is_active,
+                });
             }
             voice.is_active || levels.contains_key(who)
         });
@@ -109,7 +117,11 @@ impl<K: Ord + Copy> Speakers<K> {
             .0
             .iter()
             .filter(|(_, voice)| voice.is_active)
-            .map(|(who, voice)| Change { who: *who, level: voice.told, is_active: true })
+            .map(|(who, voice)| Change {
+                who: *who,
+                level: voice.told,
+                is_active: true,
+            })
             .collect();
         all.sort_by(|a, b| b.level.total_cmp(&a.level));
         all
@@ -133,9 +145,20 @@ mod tests {
         assert!(report(&mut speakers, &[(1, 20), (2, 90)]).is_empty());
         let mut ended = Vec::new();
         for _ in 0..8 {
-            ended.extend(report(&mut speakers, &[]).into_iter().filter(|c| !c.is_active));
+            ended.extend(
+                report(&mut speakers, &[])
+                    .into_iter()
+                    .filter(|c| !c.is_active),
+            );
         }
-        assert_eq!(ended, [Change { who: 1, level: 0.0, is_active: false }]);
+        assert_eq!(
+            ended,
+            [Change {
+                who: 1,
+                level: 0.0,
+                is_active: false
+            }]
+        );
         assert!(speakers.is_empty());
     }
 
@@ -144,7 +167,11 @@ mod tests {
         let mut speakers = Speakers::default();
         report(&mut speakers, &[(1, 25)]);
         for level in [127, 127, 25, 25] {
-            assert!(report(&mut speakers, &[(1, level)]).iter().all(|change| change.is_active));
+            assert!(
+                report(&mut speakers, &[(1, level)])
+                    .iter()
+                    .all(|change| change.is_active)
+            );
         }
         assert_eq!(speakers.active().len(), 1);
     }
@@ -153,6 +180,9 @@ mod tests {
     fn the_loudest_comes_first() {
         let mut speakers = Speakers::default();
         let begin = report(&mut speakers, &[(1, 30), (2, 5), (3, 15)]);
-        assert_eq!(begin.iter().map(|change| change.who).collect::<Vec<_>>(), [2, 3, 1]);
+        assert_eq!(
+            begin.iter().map(|change| change.who).collect::<Vec<_>>(),
+            [2, 3, 1]
+        );
     }
 }

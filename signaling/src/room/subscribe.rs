@@ -44,7 +44,9 @@ impl Allow {
             Allow::Everybody => true,
             Allow::Only(list) => [identity, sid].into_iter().any(|name| {
                 list.get(name).is_some_and(|tracks| {
-                    tracks.as_ref().is_none_or(|tracks| tracks.contains(track_sid))
+                    tracks
+                        .as_ref()
+                        .is_none_or(|tracks| tracks.contains(track_sid))
                 })
             }),
         }
@@ -69,8 +71,15 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
     let Some(settings) = settings else {
         // An adaptive client says soon how large it shows the track; until then the first
         // picture comes soonest in the smallest layer.
-        let quality = if is_adaptive && layers.len() > 1 { Quality::Low } else { Quality::High };
-        return Selection { is_enabled: true, quality };
+        let quality = if is_adaptive && layers.len() > 1 {
+            Quality::Low
+        } else {
+            Quality::High
+        };
+        return Selection {
+            is_enabled: true,
+            quality,
+        };
     };
     let off = settings.quality == proto::VideoQuality::Off as i32;
     let quality = if settings.width > 0 && settings.height > 0 {
@@ -82,12 +91,18 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
             _ => Quality::High,
         }
     };
-    Selection { is_enabled: !settings.is_disabled && !off, quality }
+    Selection {
+        is_enabled: !settings.is_disabled && !off,
+        quality,
+    }
 }
 
 impl Room {
     fn track_by_sid(&self, sid: &str) -> Option<TrackId> {
-        self.tracks.iter().find(|(_, track)| track.info.sid == sid).map(|(id, _)| *id)
+        self.tracks
+            .iter()
+            .find(|(_, track)| track.info.sid == sid)
+            .map(|(id, _)| *id)
     }
 
     fn tracks_by_sid<'a>(&self, sids: impl Iterator<Item = &'a String>) -> Vec<TrackId> {
@@ -104,24 +119,40 @@ impl Room {
 
     /// Makes one subscription what it should be now.
     fn reconcile(&mut self, key: ParticipantKey, id: TrackId) {
-        let Some(track) = self.tracks.get(&id) else { return };
-        let Some(subscriber) = self.participants.get(&key) else { return };
-        let Some(owner) = self.participants.get(&track.owner) else { return };
+        let Some(track) = self.tracks.get(&id) else {
+            return;
+        };
+        let Some(subscriber) = self.participants.get(&key) else {
+            return;
+        };
+        let Some(owner) = self.participants.get(&track.owner) else {
+            return;
+        };
         if owner.key == key {
             return;
         }
         let is_wanted = track.is_live()
             && subscriber.permission().can_subscribe
-            && subscriber.wishes.get(&id).copied().unwrap_or(subscriber.is_auto_subscribe);
-        let is_allowed =
-            owner.allow.allows(&subscriber.info.identity, &subscriber.info.sid, &track.info.sid);
+            && subscriber
+                .wishes
+                .get(&id)
+                .copied()
+                .unwrap_or(subscriber.is_auto_subscribe);
+        let is_allowed = owner.allow.allows(
+            &subscriber.info.identity,
+            &subscriber.info.sid,
+            &track.info.sid,
+        );
         let owner_sid = owner.info.sid.clone();
         let track_sid = track.info.sid.clone();
         let connection = subscriber.subscriber;
         let is_subscribed = subscriber.subscriptions.contains_key(&id);
         let was_denied = subscriber.denied.contains(&id);
-        let selection =
-            select(subscriber.settings.get(&id), &track.layers, subscriber.is_adaptive);
+        let selection = select(
+            subscriber.settings.get(&id),
+            &track.layers,
+            subscriber.is_adaptive,
+        );
         let should = is_wanted && is_allowed;
         let is_denied = is_wanted && !is_allowed;
         let subscriber = self.participants.get_mut(&key).expect("found above");
@@ -131,7 +162,13 @@ impl Room {
             subscriber.denied.remove(&id);
         }
         if should && !is_subscribed {
-            subscriber.subscriptions.insert(id, Subscription { selection, is_agreed: false });
+            subscriber.subscriptions.insert(
+                id,
+                Subscription {
+                    selection,
+                    is_agreed: false,
+                },
+            );
         } else if !should && is_subscribed {
             subscriber.subscriptions.remove(&id);
         }
@@ -152,7 +189,10 @@ impl Room {
                 selection,
             });
         } else if !should && is_subscribed {
-            self.media(Command::Unsubscribe { connection, track: id });
+            self.media(Command::Unsubscribe {
+                connection,
+                track: id,
+            });
         }
     }
 
@@ -170,7 +210,9 @@ impl Room {
 
     /// Asks a single connection again for the places that its lost session may not have heard of.
     pub(super) fn retell_places(&mut self, key: ParticipantKey) {
-        let Some(participant) = self.participants.get(&key) else { return };
+        let Some(participant) = self.participants.get(&key) else {
+            return;
+        };
         if !participant.is_single {
             return;
         }
@@ -179,11 +221,18 @@ impl Room {
             if !subscription.is_agreed
                 && let Some(track) = self.tracks.get(id)
             {
-                *(if track.is_video() { &mut num_videos } else { &mut num_audios }) += 1;
+                *(if track.is_video() {
+                    &mut num_videos
+                } else {
+                    &mut num_audios
+                }) += 1;
             }
         }
         if num_audios + num_videos > 0 {
-            let message = proto::MediaSectionsRequirement { num_audios, num_videos };
+            let message = proto::MediaSectionsRequirement {
+                num_audios,
+                num_videos,
+            };
             self.tell(key, Message::MediaSectionsRequirement(message));
         }
     }
@@ -193,12 +242,16 @@ impl Room {
         key: ParticipantKey,
         update: &proto::UpdateSubscription,
     ) {
-        let sids = update
-            .track_sids
-            .iter()
-            .chain(update.participant_tracks.iter().flat_map(|tracks| &tracks.track_sids));
+        let sids = update.track_sids.iter().chain(
+            update
+                .participant_tracks
+                .iter()
+                .flat_map(|tracks| &tracks.track_sids),
+        );
         for id in self.tracks_by_sid(sids) {
-            let Some(participant) = self.participants.get_mut(&key) else { return };
+            let Some(participant) = self.participants.get_mut(&key) else {
+                return;
+            };
             participant.wishes.insert(id, update.subscribe);
             self.reconcile(key, id);
         }
@@ -250,16 +303,27 @@ impl Room {
     }
 
     fn reselect(&mut self, key: ParticipantKey, id: TrackId) {
-        let Some(track) = self.tracks.get(&id) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        let selection =
-            select(participant.settings.get(&id), &track.layers, participant.is_adaptive);
+        let Some(track) = self.tracks.get(&id) else {
+            return;
+        };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        let selection = select(
+            participant.settings.get(&id),
+            &track.layers,
+            participant.is_adaptive,
+        );
         let connection = participant.subscriber;
         if let Some(subscription) = participant.subscriptions.get_mut(&id)
             && subscription.selection != selection
         {
             subscription.selection = selection;
-            self.media(Command::Select { connection, track: id, selection });
+            self.media(Command::Select {
+                connection,
+                track: id,
+                selection,
+            });
             self.tell_wanted_layers_up(id);
         }
     }
@@ -275,14 +339,22 @@ impl Room {
         key: ParticipantKey,
         permission: &proto::SubscriptionPermission,
     ) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
         participant.allow = if permission.all_participants {
             Allow::Everybody
         } else {
             let mut list = HashMap::new();
             for grant in permission.track_permissions.iter().take(TRACK_IDS_BOUND) {
-                let tracks = (!grant.all_tracks)
-                    .then(|| grant.track_sids.iter().take(TRACK_IDS_BOUND).cloned().collect());
+                let tracks = (!grant.all_tracks).then(|| {
+                    grant
+                        .track_sids
+                        .iter()
+                        .take(TRACK_IDS_BOUND)
+                        .cloned()
+                        .collect()
+                });
                 for name in [&grant.participant_identity, &grant.participant_sid] {
                     if !name.is_empty() {
                         list.insert(name.clone(), tracks.clone());
@@ -297,8 +369,12 @@ impl Room {
     }
 
     pub(super) fn codec_not_accepted(&mut self, connection: ConnectionId, id: TrackId) {
-        let Some(key) = self.by_connection.get(&connection).copied() else { return };
-        let Some(track) = self.tracks.get(&id) else { return };
+        let Some(key) = self.by_connection.get(&connection).copied() else {
+            return;
+        };
+        let Some(track) = self.tracks.get(&id) else {
+            return;
+        };
         let message = proto::SubscriptionResponse {
             track_sid: track.info.sid.clone(),
             err: proto::SubscriptionError::SeCodecUnsupported as i32,
@@ -320,7 +396,9 @@ impl Room {
     /// More wanted than was told: the publisher hears of it at once.
     fn tell_wanted_layers_up(&mut self, id: TrackId) {
         let wanted = self.wanted(id);
-        let Some(track) = self.tracks.get_mut(&id) else { return };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
         if track.is_video() && track.is_live() && wanted > track.told_wanted {
             track.told_wanted = wanted;
             track.less_wanted_since = None;
@@ -338,7 +416,9 @@ impl Room {
             .collect();
         for id in videos {
             let wanted = self.wanted(id);
-            let Some(track) = self.tracks.get_mut(&id) else { continue };
+            let Some(track) = self.tracks.get_mut(&id) else {
+                continue;
+            };
             if wanted > track.told_wanted {
                 self.tell_wanted_layers_up(id);
             } else if wanted == track.told_wanted {
@@ -355,12 +435,19 @@ impl Room {
     }
 
     fn tell_wanted(&mut self, id: TrackId) {
-        let Some(track) = self.tracks.get(&id) else { return };
+        let Some(track) = self.tracks.get(&id) else {
+            return;
+        };
         let told = track.told_wanted;
         let offered: BTreeSet<Quality> = track.layers.iter().map(|layer| layer.quality).collect();
         // With fewer layers than three, wanting one that is not offered wants the next lower.
         let best = told.and_then(|told| {
-            offered.iter().rev().find(|quality| **quality <= told).or(offered.first()).copied()
+            offered
+                .iter()
+                .rev()
+                .find(|quality| **quality <= told)
+                .or(offered.first())
+                .copied()
         });
         let qualities: Vec<_> = [
             (Quality::Low, proto::VideoQuality::Low),
@@ -373,7 +460,13 @@ impl Room {
             enabled: best.is_some_and(|best| quality <= best),
         })
         .collect();
-        let codec = track.info.mime_type.rsplit('/').next().unwrap_or_default().to_lowercase();
+        let codec = track
+            .info
+            .mime_type
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_lowercase();
         let (owner, track_sid) = (track.owner, track.info.sid.clone());
         let update = proto::SubscribedQualityUpdate {
             track_sid,
@@ -395,9 +488,21 @@ mod tests {
 
     fn layers() -> Vec<Layer> {
         vec![
-            Layer { quality: Quality::Low, width: 320, height: 180 },
-            Layer { quality: Quality::Medium, width: 640, height: 360 },
-            Layer { quality: Quality::High, width: 1280, height: 720 },
+            Layer {
+                quality: Quality::Low,
+                width: 320,
+                height: 180,
+            },
+            Layer {
+                quality: Quality::Medium,
+                width: 640,
+                height: 360,
+            },
+            Layer {
+                quality: Quality::High,
+                width: 1280,
+                height: 720,
+            },
         ]
     }
 
@@ -412,7 +517,11 @@ mod tests {
             (800, 450, Quality::High),
             (3840, 2160, Quality::High),
         ] {
-            assert_eq!(covering(&layers(), width, height), expected, "{width}x{height}");
+            assert_eq!(
+                covering(&layers(), width, height),
+                expected,
+                "{width}x{height}"
+            );
         }
         assert_eq!(covering(&[], 100, 100), Quality::High);
     }

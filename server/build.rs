@@ -29,7 +29,10 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     // A folder that is not there is looked for at every build, so that it is found when it comes.
     println!("cargo::rerun-if-changed={}", dist.display());
-    println!("cargo::rerun-if-changed={}", dist.join("index.html").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        dist.join("index.html").display()
+    );
     if web.exists() {
         fs::remove_dir_all(&web)?;
     }

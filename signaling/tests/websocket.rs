@@ -1,0 +1,413 @@
+//! Clients come in by WebSocket, with a media core that only writes down what it is told.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use futures_util::{SinkExt as _, StreamExt as _};
+use prost::Message as _;
+use sfu::{Command, Event};
+use signaling::proto;
+use signaling::proto::signal_request::Message as Request;
+use signaling::proto::signal_response::Message as Response;
+use signaling::token::{Claims, KeyRing, VideoGrant};
+use signaling::{Hub, HubConfig, Media, event_queue};
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+#[derive(Default)]
+struct Notes(Mutex<Vec<Command>>);
+
+impl Media for Notes {
+    fn send(&self, command: Command) {
+        self.0.lock().unwrap().push(command);
+    }
+}
+
+struct Server {
+    hub: Arc<Hub>,
+    notes: Arc<Notes>,
+    address: std::net::SocketAddr,
+}
+
+fn keys() -> KeyRing {
+    KeyRing::new([(
+        "key".to_owned(),
+        "a secret of at least thirty-two bytes".to_owned(),
+    )])
+}
+
+fn token(identity: &str, change: impl FnOnce(&mut VideoGrant)) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let mut video = VideoGrant {
+        room: "room".into(),
+        room_join: true,
+        ..Default::default()
+    };
+    change(&mut video);
+    keys()
+        .sign(&Claims {
+            iss: "key".into(),
+            sub: identity.into(),
+            exp: now + 600,
+            video,
+            ..Default::default()
+        })
+        .unwrap()
+}
+
+async fn server() -> Server {
+    let notes = Arc::new(Notes::default());
+    let config = HubConfig {
+        keys: keys(),
+        limits: Default::default(),
+        gate: None,
+    };
+    let hub = Hub::new(config, notes.clone());
+    let (sink, queue) = event_queue();
+    std::mem::forget(sink);
+    tokio::spawn(hub.clone().run(queue));
+    let app = signaling::session::router(hub.clone()).merge(signaling::twirp::router(hub.clone()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    Server {
+        hub,
+        notes,
+        address,
+    }
+}
+
+type Socket =
+    tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+impl Server {
+    async fn open(&self, path: &str) -> Result<Socket, tokio_tungstenite::tungstenite::Error> {
+        let url = format!("ws://{}{path}", self.address);
+        Ok(tokio_tungstenite::connect_async(url).await?.0)
+    }
+
+    async fn join(&self, identity: &str) -> (Socket, proto::JoinResponse) {
+        let token = token(identity, |_| {});
+        let mut socket = self
+            .open(&format!("/rtc?access_token={token}"))
+            .await
+            .unwrap();
+        let Some(Response::Join(join)) = hear(&mut socket).await else {
+            panic!("no join")
+        };
+        (socket, join)
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        match self.open(path).await {
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                response.status().as_u16()
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => 101,
+        }
+    }
+}
+
+async fn hear(socket: &mut Socket) -> Option<Response> {
+    loop {
+        let frame = tokio::time::timeout(Duration::from_secs(10), socket.next())
+            .await
+            .unwrap();
+        match frame {
+            Some(Ok(Frame::Binary(bytes))) => {
+                return proto::SignalResponse::decode(bytes).unwrap().message;
+            }
+            Some(Ok(Frame::Close(_)) | Err(_)) | None => return None,
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+async fn hear_until<T>(socket: &mut Socket, pick: impl Fn(&Response) -> Option<T>) -> T {
+    loop {
+        let response = hear(socket).await.expect("the socket stays open");
+        if let Some(picked) = pick(&response) {
+            return picked;
+        }
+    }
+}
+
+async fn say(socket: &mut Socket, message: Request) {
+    let request = proto::SignalRequest {
+        message: Some(message),
+    };
+    socket
+        .send(Frame::Binary(request.encode_to_vec().into()))
+        .await
+        .unwrap();
+}
+
+fn join_request(request: &proto::JoinRequest) -> String {
+    let wrapped = proto::WrappedJoinRequest {
+        compression: 0,
+        join_request: request.encode_to_vec(),
+    };
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(wrapped.encode_to_vec())
+}
+
+#[tokio::test]
+async fn two_meet_and_one_leaves() {
+    let server = server().await;
+    let (mut ana, join) = server.join("ana").await;
+    assert!(join.subscriber_primary);
+    let (mut bo, join) = server.join("bo").await;
+    assert_eq!(join.other_participants[0].identity, "ana");
+    let state = hear_until(&mut ana, |response| match response {
+        Response::Update(update) => Some(update.participants[0].state),
+        _ => None,
+    })
+    .await;
+    assert_eq!(state, proto::participant_info::State::Joined as i32);
+    say(
+        &mut bo,
+        Request::PingReq(proto::Ping {
+            timestamp: 5,
+            rtt: 0,
+        }),
+    )
+    .await;
+    let pong = hear_until(&mut bo, |response| match response {
+        Response::PongResp(pong) => Some(pong.last_ping_timestamp),
+        _ => None,
+    })
+    .await;
+    assert_eq!(pong, 5);
+    say(&mut bo, Request::Leave(proto::LeaveRequest::default())).await;
+    let reason = hear_until(&mut ana, |response| match response {
+        Response::Update(update) => Some(update.participants[0].disconnect_reason()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(reason, proto::DisconnectReason::ClientInitiated);
+}
+
+#[tokio::test]
+async fn one_connection_brings_its_offer_along() {
+    let server = server().await;
+    let request = proto::JoinRequest {
+        publisher_offer: Some(proto::SessionDescription {
+            r#type: "offer".into(),
+            sdp: "v=0".into(),
+            id: 3,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let path = format!(
+        "/rtc/v1?access_token={}&join_request={}",
+        token("ana", |_| {}),
+        join_request(&request)
+    );
+    let mut ana = server.open(&path).await.unwrap();
+    let Some(Response::Join(join)) = hear(&mut ana).await else {
+        panic!("no join")
+    };
+    assert!(!join.subscriber_primary);
+    let connection = server
+        .notes
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .find_map(|command| match command {
+            Command::Offer { connection, sdp } if sdp == "v=0" => Some(*connection),
+            _ => None,
+        })
+        .unwrap();
+    server.hub.on_event(Event::Answer {
+        connection,
+        sdp: "answer".into(),
+        mids: Vec::new(),
+    });
+    let id = hear_until(&mut ana, |response| match response {
+        Response::Answer(answer) => Some(answer.id),
+        _ => None,
+    })
+    .await;
+    assert_eq!(id, 3);
+}
+
+#[tokio::test]
+async fn a_cut_session_is_resumed_and_an_unknown_one_starts_afresh() {
+    let server = server().await;
+    let (ana, join) = server.join("ana").await;
+    let sid = join.participant.unwrap().sid;
+    drop(ana);
+    let token = token("ana", |_| {});
+    let resume = |sid: &str| format!("/rtc?access_token={token}&reconnect=1&sid={sid}");
+    let mut ana = server.open(&resume(&sid)).await.unwrap();
+    assert!(matches!(hear(&mut ana).await, Some(Response::Reconnect(_))));
+    let mut lost = server.open(&resume("PA_unknown")).await.unwrap();
+    let Some(Response::Leave(leave)) = hear(&mut lost).await else {
+        panic!("no leave")
+    };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert_eq!(server.hub.counts().participants, 1);
+}
+
+#[tokio::test]
+async fn bad_tokens_and_requests_are_refused_before_the_upgrade() {
+    let server = server().await;
+    assert_eq!(server.status("/rtc").await, 401);
+    assert_eq!(server.status("/rtc?access_token=a.b.c").await, 401);
+    let no_join = token("ana", |video| video.room_join = false);
+    assert_eq!(
+        server.status(&format!("/rtc?access_token={no_join}")).await,
+        401
+    );
+    let good = token("ana", |_| {});
+    assert_eq!(
+        server
+            .status(&format!("/rtc/v1?access_token={good}&join_request=AAAA"))
+            .await,
+        400
+    );
+    server.hub.drain();
+    assert_eq!(
+        server.status(&format!("/rtc?access_token={good}")).await,
+        503
+    );
+}
+
+#[tokio::test]
+async fn noise_costs_its_session_and_the_others_feel_nothing() {
+    let server = server().await;
+    let (mut bo, _) = server.join("bo").await;
+    for noise in [
+        Frame::Binary(vec![0xff; 40].into()),
+        Frame::Text("{}".into()),
+    ] {
+        let (mut ana, _) = server.join("ana").await;
+        ana.send(noise).await.unwrap();
+        let leave = hear_until(&mut ana, |response| match response {
+            Response::Leave(leave) => Some(leave.clone()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(leave.reason(), proto::DisconnectReason::StateMismatch);
+    }
+    say(&mut bo, Request::Ping(1)).await;
+    hear_until(&mut bo, |response| {
+        matches!(response, Response::Pong(_)).then_some(())
+    })
+    .await;
+    assert_eq!(server.hub.counts().participants, 1);
+}
+
+#[tokio::test]
+async fn draining_tells_clients_to_come_back() {
+    let server = server().await;
+    let (mut ana, _) = server.join("ana").await;
+    server.hub.drain();
+    let leave = hear_until(&mut ana, |response| match response {
+        Response::Leave(leave) => Some(leave.clone()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(leave.reason(), proto::DisconnectReason::ServerShutdown);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert!(hear(&mut ana).await.is_none());
+}
+
+mod twirp {
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn call(
+        hub: &Arc<Hub>,
+        method: &str,
+        token: &str,
+        body: &str,
+    ) -> (StatusCode, serde_json::Value) {
+        let request = Request::post(format!("/twirp/livekit.RoomService/{method}"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        let response = signaling::twirp::router(hub.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn rooms_are_made_listed_and_deleted_with_the_grants_for_it() {
+        let server = server().await;
+        let hub = &server.hub;
+        let creator = token("", |video| video.room_create = true);
+        let lister = token("", |video| video.room_list = true);
+        let body = r#"{"name":"r","empty_timeout":60,"maxParticipants":3}"#;
+        let (status, error) = call(hub, "CreateRoom", &lister, body).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::FORBIDDEN, &"permission_denied".into())
+        );
+        let (status, room) = call(hub, "CreateRoom", &creator, body).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(room["maxParticipants"], 3);
+        let (_, rooms) = call(hub, "ListRooms", &lister, "{}").await;
+        assert_eq!(rooms["rooms"][0]["name"], "r");
+        let (status, _) = call(hub, "DeleteRoom", &creator, r#"{"room":"r"}"#).await;
+        assert_eq!(status, StatusCode::OK);
+        let (status, error) = call(hub, "DeleteRoom", &creator, r#"{"room":"r"}"#).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::NOT_FOUND, &"not_found".into())
+        );
+        let (status, error) = call(hub, "ListRooms", "x", "{}").await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::UNAUTHORIZED, &"unauthenticated".into())
+        );
+        let (status, _) = call(hub, "PerformRpc", &creator, "{}").await;
+        assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(
+            call(hub, "Dance", &creator, "{}").await.0,
+            StatusCode::NOT_FOUND
+        );
+        assert_eq!(
+            call(hub, "ListRooms", &lister, "{").await.0,
+            StatusCode::BAD_REQUEST
+        );
+    }
+
+    #[tokio::test]
+    async fn a_moderator_removes_somebody_from_its_own_room_only() {
+        let server = server().await;
+        let (mut ana, _) = server.join("ana").await;
+        let other = token("", |video| {
+            video.room = "other".into();
+            video.room_admin = true;
+        });
+        let admin = token("", |video| video.room_admin = true);
+        let body = r#"{"room":"room","identity":"ana"}"#;
+        let (status, _) = call(&server.hub, "RemoveParticipant", &other, body).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        let (_, found) = call(&server.hub, "GetParticipant", &admin, body).await;
+        assert_eq!(found["identity"], "ana");
+        let (status, _) = call(&server.hub, "RemoveParticipant", &admin, body).await;
+        assert_eq!(status, StatusCode::OK);
+        let reason = hear_until(&mut ana, |response| match response {
+            Response::Leave(leave) => Some(leave.reason()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(reason, proto::DisconnectReason::ParticipantRemoved);
+    }
+}
