@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::run::{root, run, target};
+use crate::run::{root, run};
 use crate::{install, inventory};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.19.0");
@@ -157,23 +157,14 @@ fn python(budget: Duration) -> Result<()> {
 pub(crate) fn test(options: &Options) -> Result<()> {
     let begin = Instant::now();
     let mut rows = Vec::new();
-    let mut skipped = 0;
     for part in PARTS {
         let is_wanted = options
             .only
             .as_ref()
             .is_none_or(|only| only.iter().any(|name| name == part.name));
-        // Licences and sources change with dependencies only, and the tool takes long to build.
-        let is_extra = part.name == "deny" && !options.is_long && options.only.is_none();
+        let is_extra =
+            EXTRA_PARTS.contains(&part.name) && !options.is_long && options.only.is_none();
         if !is_wanted || is_extra || !is_present(part.name) {
-            continue;
-        }
-        if SYSTEM_PARTS.contains(&part.name) && !server_serves() {
-            println!(
-                "\n== {}: skipped, `terrace serve` is not there yet",
-                part.name
-            );
-            skipped += 1;
             continue;
         }
         println!("\n== {} (at most {} min)", part.name, part.minutes);
@@ -184,7 +175,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
         }
         rows.push((part.name, begin.elapsed(), outcome.is_ok()));
     }
-    if rows.is_empty() && skipped == 0 {
+    if rows.is_empty() {
         let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
         bail!("no part of that name; there are {}", names.join(", "));
     }
@@ -198,26 +189,15 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     }
     println!("{:<16} {:>8.1}", "all", begin.elapsed().as_secs_f64());
     let failed = rows.iter().filter(|(_, _, passed)| !passed).count();
-    println!(
-        "{} passed, {failed} failed, {skipped} skipped",
-        rows.len() - failed
-    );
+    println!("{} passed, {failed} failed", rows.len() - failed);
     if failed > 0 {
         bail!("{failed} parts failed");
     }
     Ok(())
 }
 
-/// Parts that drive the built server.
-const SYSTEM_PARTS: [&str; 2] = ["browser", "python"];
-
-/// Whether the built binary has a `serve` command to drive.
-fn server_serves() -> bool {
-    std::process::Command::new(target().join("release/terrace"))
-        .args(["serve", "--help"])
-        .output()
-        .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("--dev"))
-}
+/// Parts that run with `--all` or by name only, until each has been seen to pass on this server.
+const EXTRA_PARTS: [&str; 3] = ["browser", "python", "deny"];
 
 /// Parts of the web client and of the system tests run where their folder is.
 fn is_present(name: &str) -> bool {
