@@ -46,6 +46,9 @@ pub const JOIN_TIME: Duration = Duration::from_secs(40);
 /// How long a client may take to answer an offer. Clients that are busy or in the background
 /// take seconds; one that never answers must not hold its place.
 pub const ANSWER_TIME: Duration = Duration::from_secs(20);
+/// After this long without a report of levels everybody counts as silent, once per tick, until
+/// no speaker is left: the media core reports silence only once.
+pub const LEVELS_TIME: Duration = Duration::from_millis(700);
 /// How often connection quality is told.
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(3);
 /// How long nobody must want a layer before its publisher is told to stop it.
@@ -270,6 +273,7 @@ pub struct Room {
     next: u32,
     random: StdRng,
     speakers: Speakers<ParticipantKey>,
+    levels_heard: Instant,
     empty_since: Option<Instant>,
     was_occupied: bool,
     quality_told: Instant,
@@ -353,6 +357,7 @@ impl Room {
             next: 0,
             random,
             speakers: Speakers::default(),
+            levels_heard: at.now,
             empty_since: Some(at.now),
             was_occupied: false,
             quality_told: at.now,
@@ -1311,7 +1316,10 @@ impl Room {
             } => {
                 self.forward_data(connection, channel, &payload);
             }
-            Event::AudioLevels(levels) => self.audio_levels(&levels),
+            Event::AudioLevels(levels) => {
+                self.levels_heard = now;
+                self.audio_levels(&levels);
+            }
             Event::Line { connection, report } => {
                 if let Some(participant) = self
                     .by_connection
@@ -1496,6 +1504,9 @@ impl Room {
                 "participant timed out"
             );
             self.remove(key, reason, Some(action), now);
+        }
+        if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
+            self.audio_levels(&[]);
         }
         if since(self.quality_told) >= QUALITY_INTERVAL {
             self.quality_told = now;

@@ -826,6 +826,23 @@ fn speakers_and_quality_are_told_on_change_only() {
 }
 
 #[test]
+fn a_speaker_ends_though_silence_is_reported_once_or_never() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    let (_, track) = world.publish(ana);
+    world.event(Event::AudioLevels(vec![(track, 20)]));
+    world.clear();
+    world.event(Event::AudioLevels(Vec::new()));
+    for _ in 0..8 {
+        world.pass(Duration::from_millis(500));
+    }
+    let ended = world.told(bo).any(|message| {
+        matches!(message, Response::SpeakersChanged(change) if !change.speakers[0].active)
+    });
+    assert!(ended);
+}
+
+#[test]
 fn a_drained_or_empty_room_says_so_and_ends() {
     let mut world = World::new();
     let ana = world.join(1);
