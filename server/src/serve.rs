@@ -85,7 +85,7 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub(crate) fn app(door: Arc<Door>, is_tls: bool) -> Router {
+pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
     let hub = door.hub.clone();
     Router::new()
         .merge(signaling::session::router(hub.clone()))
@@ -94,7 +94,7 @@ pub(crate) fn app(door: Arc<Door>, is_tls: bool) -> Router {
         .merge(health(hub))
         .merge(web::router())
         .layer(from_fn(move |request: Request, next: Next| {
-            web::guard(is_tls, request, next)
+            web::guard(is_strict, request, next)
         }))
         .layer(from_fn(within_time))
 }
@@ -303,7 +303,9 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let addresses: Vec<_> = shard.candidates().iter().map(SocketAddr::ip).collect();
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
-    let service = app(door, is_tls).into_make_service_with_connect_info::<SocketAddr>();
+    // Only a certificate that browsers trust by itself: after it, they take no other for a year.
+    let service = app(door, config.tls.mode == TlsMode::Files)
+        .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;

@@ -135,10 +135,15 @@ async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
 }
 
 /// `ws:` and `wss:` of the host that the request names: `'self'` does not cover them everywhere.
-fn socket_sources(headers: &HeaderMap) -> String {
-    let host = headers
+/// HTTP/2 names it in the address, HTTP/1 in a header.
+fn socket_sources(uri: &Uri, headers: &HeaderMap) -> String {
+    let named = headers
         .get(header::HOST)
-        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.to_str().ok());
+    let host = uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(named)
         .unwrap_or_default();
     let is_plain = !host.is_empty()
         && host.len() <= 255
@@ -152,9 +157,9 @@ fn socket_sources(headers: &HeaderMap) -> String {
     }
 }
 
-/// Puts the security headers on every answer.
-pub(crate) async fn guard(is_tls: bool, request: Request, next: Next) -> Response {
-    let sockets = socket_sources(request.headers());
+/// Puts the security headers on every answer. `is_strict` makes browsers remember to use TLS only.
+pub(crate) async fn guard(is_strict: bool, request: Request, next: Next) -> Response {
+    let sockets = socket_sources(request.uri(), request.headers());
     let mut response = next.run(request).await;
     let policy = format!(
         "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
@@ -176,7 +181,7 @@ pub(crate) async fn guard(is_tls: bool, request: Request, next: Next) -> Respons
          fullscreen=(self), autoplay=(self), screen-wake-lock=(self), geolocation=(), payment=(), usb=()",
     );
     put("cross-origin-opener-policy", "same-origin");
-    if is_tls {
+    if is_strict {
         put("strict-transport-security", "max-age=31536000");
     }
     if let Ok(policy) = HeaderValue::from_str(&policy) {
@@ -242,15 +247,20 @@ mod tests {
     #[test]
     fn a_strange_host_does_not_get_into_the_policy() {
         let host = |value: &'static str| {
-            socket_sources(&HeaderMap::from_iter([(
-                header::HOST,
-                HeaderValue::from_static(value),
-            )]))
+            socket_sources(
+                &Uri::from_static("/"),
+                &HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(value))]),
+            )
         };
         assert_eq!(
             host("meet.example:7880"),
             " wss://meet.example:7880 ws://meet.example:7880"
         );
         assert_eq!(host("x; script-src *"), "");
+        let http2 = Uri::from_static("https://meet.example/join");
+        assert_eq!(
+            socket_sources(&http2, &HeaderMap::new()),
+            " wss://meet.example ws://meet.example"
+        );
     }
 }
