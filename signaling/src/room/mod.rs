@@ -13,6 +13,7 @@
 
 mod data;
 pub mod line;
+mod offer;
 mod publish;
 pub mod speakers;
 mod subscribe;
@@ -238,6 +239,8 @@ pub struct Participant {
     line: Line,
     told_quality: Option<i32>,
     last_reliable: u32,
+    /// Track ids in the client's offers that stand for announced ones; see [`offer`].
+    aliases: HashMap<String, String>,
 }
 
 impl Participant {
@@ -621,6 +624,7 @@ impl Room {
                 line: Line::default(),
                 told_quality: None,
                 last_reliable: 0,
+                aliases: HashMap::new(),
             },
         );
         self.by_session.insert(newcomer.session, key);
@@ -954,16 +958,24 @@ impl Room {
         Ok(())
     }
 
-    fn take_offer(&mut self, key: ParticipantKey, offer: proto::SessionDescription) {
+    fn take_offer(&mut self, key: ParticipantKey, description: proto::SessionDescription) {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        participant.offers_in.push_back(offer.id);
+        let announced: Vec<_> = participant
+            .tracks
+            .iter()
+            .filter_map(|id| self.tracks.get(id))
+            .map(|track| offer::Announced {
+                cid: track.cid.clone(),
+                is_video: track.is_video(),
+                is_live: track.is_live(),
+            })
+            .collect();
+        let sdp = offer::name_tracks(&description.sdp, &announced, &mut participant.aliases);
+        participant.offers_in.push_back(description.id);
         let connection = participant.publisher;
-        self.media(Command::Offer {
-            connection,
-            sdp: offer.sdp,
-        });
+        self.media(Command::Offer { connection, sdp });
     }
 
     fn take_answer(&mut self, key: ParticipantKey, answer: proto::SessionDescription) {
