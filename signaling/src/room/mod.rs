@@ -973,6 +973,7 @@ impl Room {
             })
             .collect();
         let sdp = offer::name_tracks(&description.sdp, &announced, &mut participant.aliases);
+        let sdp = offer::open_bundle_only(&sdp);
         participant.offers_in.push_back(description.id);
         let connection = participant.publisher;
         self.media(Command::Offer { connection, sdp });

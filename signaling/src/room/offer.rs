@@ -3,7 +3,11 @@
 //! An announced track names itself by the id of its `MediaStreamTrack`, and most browsers write
 //! that id as the second word of `a=msid`. Firefox writes an id of the sender's own there, so such
 //! an m-line is given to the oldest announced track of its kind that has no m-line yet, and the
-//! offer is rewritten to say so. Nothing else of the offer is touched.
+//! offer is rewritten to say so.
+//!
+//! Firefox also offers bundled m-lines with port 0 and `a=bundle-only` (RFC 9143 7.1), which are in
+//! use, while any other m-line with port 0 is rejected. The engine takes both as rejected, so the
+//! former get a port. Nothing else of the offer is touched.
 
 use std::collections::HashMap;
 
@@ -123,6 +127,29 @@ pub(super) fn name_tracks(
     text
 }
 
+/// Gives bundle-only m-lines a port.
+pub(super) fn open_bundle_only(sdp: &str) -> String {
+    let mut lines: Vec<std::borrow::Cow<'_, str>> =
+        sdp.split_inclusive('\n').map(Into::into).collect();
+    let mut media = None;
+    for at in 0..lines.len() {
+        if lines[at].starts_with("m=") {
+            media = Some(at);
+        } else if lines[at].trim_end() == "a=bundle-only"
+            && let Some(media) = media
+        {
+            let opened = match lines[media].split(' ').collect::<Vec<_>>()[..] {
+                [kind, "0", ref rest @ ..] => Some(format!("{kind} 9 {}", rest.join(" "))),
+                _ => None,
+            };
+            if let Some(opened) = opened {
+                lines[media] = opened.into();
+            }
+        }
+    }
+    lines.concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +245,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_bundle_only_line_is_in_use_and_a_rejected_one_is_not() {
+        let offer = "v=0\r\nm=audio 9 X 1\r\nm=video 0 X 1 2\r\na=bundle-only\r\nm=audio 0 X 1\r\n";
+        let opened =
+            "v=0\r\nm=audio 9 X 1\r\nm=video 9 X 1 2\r\na=bundle-only\r\nm=audio 0 X 1\r\n";
+        assert_eq!(open_bundle_only(offer), opened);
+        assert_eq!(open_bundle_only(opened), opened);
+        assert_eq!(open_bundle_only("a=bundle-only\n"), "a=bundle-only\n");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_survived_and_its_lines_stay(
@@ -225,6 +262,7 @@ mod tests {
         ) {
             let named = name_tracks(&text, &[track("cam", true)], &mut HashMap::new());
             assert_eq!(named.matches('\n').count(), text.matches('\n').count());
+            let _ = open_bundle_only(&text);
         }
     }
 }
