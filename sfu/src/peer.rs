@@ -25,8 +25,9 @@ use crate::shard::Transmit;
 pub(crate) const LINE_REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Bytes of reliable messages kept for a client that does not read them (or whose channel is not
-/// open yet) before its connection is closed.
-const DATA_BACKLOG_BYTES: usize = 1 << 20;
+/// open yet) before its connection is closed. A quick sender may be this far ahead of a slow line;
+/// the messages are shared by everyone who waits for them.
+const DATA_BACKLOG_BYTES: usize = 16 << 20;
 
 /// Bytes that the data channels of one connection may hold unsent inside the engine.
 const DATA_BUFFERED_BYTES: usize = 256 * 1024;
