@@ -200,7 +200,8 @@ impl Config {
             },
             media: Media {
                 listen: if is_dev {
-                    vec![local(7882)]
+                    // Firefox sends nothing to a server that has a loopback address alone.
+                    vec![local(7882), SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7882))]
                 } else {
                     vec![
                         SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7882)),

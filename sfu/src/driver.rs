@@ -148,6 +148,8 @@ fn open_sockets(config: &DriverConfig) -> io::Result<Vec<Socket>> {
         }
         addresses.extend(own.into_iter().map(|ip| SocketAddr::new(ip, listen.port())));
     }
+    addresses.sort();
+    addresses.dedup();
     let mut sockets = Vec::new();
     for address in addresses {
         let domain = socket2::Domain::for_address(address);

@@ -80,7 +80,8 @@ export class Server {
       ...Object.fromEntries(inherited),
       TERRACE_HTTP__LISTEN: `127.0.0.1:${this.port}`,
       TERRACE_METRICS__LISTEN: `127.0.0.1:${this.metricsPort}`,
-      TERRACE_MEDIA__LISTEN: `127.0.0.1:${this.udpPort}`,
+      // Firefox sends nothing to a server that has a loopback address alone.
+      TERRACE_MEDIA__LISTEN: `["127.0.0.1:${this.udpPort}","0.0.0.0:${this.udpPort}"]`,
       TERRACE_DATA_DIR: this.data,
       ...(this.tls ? { TERRACE_TLS__MODE: 'self-made' } : {}),
       ...this.extraEnvironment,
