@@ -23,6 +23,9 @@ const DATAGRAMS_PER_TURN: usize = 64;
 /// The longest datagram taken; WebRTC stays below 1,500.
 const MAX_DATAGRAM: usize = 2048;
 
+/// How often the totals are copied out for others to read.
+const TOTALS_INTERVAL: Duration = Duration::from_millis(200);
+
 const WAKE: Token = Token(usize::MAX);
 
 /// Where a shard listens and what it tells clients.
@@ -203,6 +206,7 @@ fn run(
     let mut events = Events::with_capacity(64);
     let mut buffer = [0; MAX_DATAGRAM];
     let mut readable = vec![true; sockets.len()];
+    let mut next_totals = Instant::now();
     loop {
         let wait = if readable.iter().any(|readable| *readable) {
             Duration::ZERO
@@ -248,6 +252,9 @@ fn run(
         let now = Instant::now();
         if shard.deadline() <= now {
             shard.advance(now);
+        }
+        if now >= next_totals {
+            next_totals = now + TOTALS_INTERVAL;
             *totals
                 .lock()
                 .expect("the totals are only copied under this lock") = shard.totals();

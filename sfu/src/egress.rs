@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use str0m::media::{Mid, Pt};
 use str0m::rtp::{RtpWrite, SeqNo, Vp8Descriptor, Vp8Patch};
@@ -30,7 +29,6 @@ pub(crate) fn send(
     packet: &Packet,
     is_video: bool,
     receivers: &[Outgoing],
-    now: Instant,
 ) {
     for receiver in receivers {
         let Some(peer) = peers.get_mut(&receiver.connection) else {
@@ -63,7 +61,7 @@ pub(crate) fn send(
         if let Some(patch) = patch {
             write = write.vp8_patch(patch);
         }
-        peer.write(receiver.mid, write, now);
+        peer.write(receiver.mid, write);
     }
 }
 

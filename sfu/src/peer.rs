@@ -225,7 +225,7 @@ impl Peer {
     }
 
     /// Hands a packet to the stream of an m-line; the caller drains.
-    pub(crate) fn write(&mut self, mid: Mid, write: RtpWrite, _now: Instant) {
+    pub(crate) fn write(&mut self, mid: Mid, write: RtpWrite) {
         if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
             stream.write_rtp(write);
         }

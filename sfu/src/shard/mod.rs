@@ -4,26 +4,22 @@
 //! everything from [`Shard::poll_transmit`] and [`Shard::poll_event`] and call again no later than
 //! [`Shard::deadline`].
 
+mod forward;
+mod negotiate;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use str0m::ice::StunMessage;
-use str0m::media::Mid;
 use str0m::net::{DatagramRecv, Protocol, Receive};
-use str0m::rtp::RtpPacket;
 use str0m::{Event as RtcEvent, IceConnectionState, Input};
 
-use crate::command::{
-    Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection, TrackId, TrackKind,
-};
-use crate::egress::{self, Outgoing};
-use crate::payload::{Vp8, starts_keyframe};
-use crate::peer::{Bound, Peer, Wanted, codec_of, passed_on};
-use crate::rewrite::Rewrite;
-use crate::subscription::{Mapped, Subscription};
-use crate::track::{LayerState, Packet, Track};
+use crate::command::{Command, ConnectionId, Event, TrackId};
+use crate::egress::Outgoing;
+use crate::peer::Peer;
+use crate::track::Track;
 
 /// How often loudness is reported. Shorter follows a quick exchange better; longer costs fewer
 /// messages in a hall of hundreds.
@@ -213,7 +209,7 @@ impl Shard {
         }
         self.by_address.insert(source, id);
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.input(input)));
-        self.conclude(id, outcome);
+        self.conclude(id, outcome, now);
         self.drain(id, now);
         self.settle(now);
     }
@@ -233,7 +229,7 @@ impl Shard {
                 peer.flush_data();
                 peer.input(Input::Timeout(now))
             }));
-            self.conclude(id, outcome);
+            self.conclude(id, outcome, now);
             self.drain(id, now);
         }
         if now >= self.next_levels {
@@ -339,7 +335,7 @@ impl Shard {
                     if peer.send_data(channel, &payload) {
                         self.drain(connection, now);
                     } else {
-                        self.lose(connection, "the client does not read its data channel");
+                        self.lose(connection, "the client does not read its data channel", now);
                     }
                 }
             }
@@ -483,479 +479,9 @@ impl Shard {
             RtcEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 // ICE-lite hears of nothing but missing checks; `sweep` decides by what arrives.
             }
-            RtcEvent::Closed => self.lose(id, "the client closed the connection"),
+            RtcEvent::Closed => self.lose(id, "the client closed the connection", now),
             _ => {}
         }
-    }
-
-    fn offered(&mut self, id: ConnectionId, sdp: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let outcome = catch_unwind(AssertUnwindSafe(|| peer.accept_offer(sdp, now)));
-        let answered = match outcome {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(reason)) => {
-                self.events.push_back(Event::Refused {
-                    connection: id,
-                    reason,
-                });
-                return;
-            }
-            Err(_) => {
-                self.fail(id);
-                return;
-            }
-        };
-        for track in answered.ended {
-            self.events.push_back(Event::Ended { track });
-            self.remove_track(track, now);
-        }
-        self.events.push_back(Event::Answer {
-            connection: id,
-            sdp: answered.sdp,
-            mids: answered.mids,
-        });
-        self.bind(answered.bound);
-        for (track, mid) in answered.agreed {
-            self.agree(id, track, mid, now);
-        }
-        self.after_negotiation(id, now);
-    }
-
-    fn answered(&mut self, id: ConnectionId, sdp: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        match catch_unwind(AssertUnwindSafe(|| peer.accept_answer(sdp, now))) {
-            Ok(Ok(agreed)) => {
-                for (track, mid) in agreed {
-                    self.agree(id, track, mid, now);
-                }
-            }
-            Ok(Err(reason)) => self.events.push_back(Event::Refused {
-                connection: id,
-                reason,
-            }),
-            Err(_) => {
-                self.fail(id);
-                return;
-            }
-        }
-        self.after_negotiation(id, now);
-    }
-
-    /// Offers, asks for places, and notes new ICE credentials, as a change may have called for.
-    fn after_negotiation(&mut self, id: ConnectionId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        if let Some(sdp) = peer.make_offer() {
-            self.events.push_back(Event::Offer {
-                connection: id,
-                sdp,
-            });
-        }
-        if let Some((audio, video)) = peer.places_needed() {
-            self.events.push_back(Event::PlacesNeeded {
-                connection: id,
-                audio,
-                video,
-            });
-        }
-        self.by_fragment.insert(peer.user_fragment(), id);
-        self.drain(id, now);
-    }
-
-    fn publish(
-        &mut self,
-        id: ConnectionId,
-        track: TrackId,
-        publication: Publication,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.announced.push((track, publication.clone()));
-        self.tracks
-            .insert(track, Track::new(track, id, publication));
-        let bound = peer.bind_late();
-        self.bind(bound);
-        self.drain(id, now);
-    }
-
-    fn bind(&mut self, bound: Vec<Bound>) {
-        for Bound {
-            track: id,
-            mid,
-            codec,
-            rids,
-        } in bound
-        {
-            let Some(track) = self.tracks.get_mut(&id) else {
-                continue;
-            };
-            track.mid = Some(mid);
-            track.codec = Some(codec);
-            track.layers = if rids.is_empty() {
-                vec![LayerState::new(Quality::High, None)]
-            } else {
-                let count = rids.len();
-                rids.into_iter()
-                    .enumerate()
-                    .map(|(at, rid)| {
-                        LayerState::new(quality_of(&rid.to_string(), at, count), Some(rid))
-                    })
-                    .collect()
-            };
-            self.events.push_back(Event::Published {
-                track: id,
-                mid: mid.to_string(),
-                codec,
-            });
-        }
-    }
-
-    fn subscribe(
-        &mut self,
-        connection: ConnectionId,
-        id: TrackId,
-        stream_name: String,
-        track_name: String,
-        selection: Selection,
-    ) {
-        let (Some(track), Some(peer)) = (self.tracks.get_mut(&id), self.peers.get_mut(&connection))
-        else {
-            return;
-        };
-        if track.subscription(connection).is_some() || peer.role == Role::Publish {
-            return;
-        }
-        let clock_rate = track.clock_rate();
-        track.subscriptions.push(Subscription {
-            connection,
-            selection,
-            mid: None,
-            current: None,
-            target: None,
-            rewrite: Rewrite::new(clock_rate),
-            mapped: None,
-        });
-        peer.want(Wanted {
-            track: id,
-            kind: track.publication.kind,
-            stream_name,
-            track_name,
-        });
-    }
-
-    fn agree(&mut self, connection: ConnectionId, track: TrackId, mid: Mid, now: Instant) {
-        let Some(one) = self
-            .tracks
-            .get_mut(&track)
-            .and_then(|track| track.subscription(connection))
-        else {
-            return;
-        };
-        one.mid = Some(mid);
-        if let Some(peer) = self.peers.get_mut(&connection) {
-            peer.keep_for_repair(mid);
-        }
-        self.events
-            .push_back(Event::Subscribed { connection, track });
-        self.aim(track, now);
-    }
-
-    /// Sets every subscriber's target layer anew and asks for the keyframes that they wait for.
-    fn aim(&mut self, id: TrackId, now: Instant) {
-        let Some(track) = self.tracks.get_mut(&id) else {
-            return;
-        };
-        let mut asked = [false; 8];
-        for at in 0..track.subscriptions.len() {
-            let target = track.choose(track.subscriptions[at].selection, now);
-            let one = &mut track.subscriptions[at];
-            if target.is_none() {
-                one.current = None;
-            }
-            one.target = target;
-            if let (true, Some(layer)) = (one.is_waiting(), target) {
-                asked[layer.min(7)] = true;
-            }
-        }
-        if track.publication.kind == TrackKind::Video {
-            for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {
-                self.ask_keyframe(id, layer, now);
-            }
-        }
-    }
-
-    fn ask_keyframe(&mut self, id: TrackId, layer: usize, now: Instant) {
-        let Some(track) = self.tracks.get_mut(&id) else {
-            return;
-        };
-        let (Some(mid), owner) = (track.mid, track.owner) else {
-            return;
-        };
-        let Some(layer) = track.layers.get_mut(layer) else {
-            return;
-        };
-        if track.publication.kind == TrackKind::Audio || !layer.may_ask_keyframe(now) {
-            return;
-        }
-        let rid = layer.rid;
-        if let Some(peer) = self.peers.get_mut(&owner) {
-            peer.ask_keyframe(mid, rid);
-            self.written.insert(owner);
-        }
-    }
-
-    /// A media packet of a client.
-    fn packet(&mut self, id: ConnectionId, packet: RtpPacket, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let ssrc = packet.header.ssrc;
-        let known = peer
-            .sources
-            .iter()
-            .find(|(of, _, _)| *of == ssrc)
-            .map(|(_, track, layer)| (*track, *layer));
-        let (track_id, layer) = match known {
-            Some(known) => known,
-            None => {
-                let Some((track, rid)) = peer.find_source(ssrc) else {
-                    return;
-                };
-                let Some(state) = self.tracks.get_mut(&track) else {
-                    return;
-                };
-                let single = state.layers.len() == 1;
-                let Some(layer) = state
-                    .layers
-                    .iter()
-                    .position(|layer| single || layer.rid == rid)
-                else {
-                    return;
-                };
-                state.layers[layer].ssrc = Some(ssrc);
-                peer.sources.push((ssrc, track, layer));
-                (track, layer)
-            }
-        };
-        let Some(track) = self.tracks.get_mut(&track_id) else {
-            return;
-        };
-        let Some((params, is_red)) = peer.received_as(packet.header.payload_type) else {
-            return;
-        };
-        let Some(codec) = codec_of(&params) else {
-            return;
-        };
-        if track.codec != Some(codec) {
-            track.codec = Some(codec);
-            track
-                .subscriptions
-                .iter_mut()
-                .for_each(|one| one.mapped = None);
-            self.events.push_back(Event::CodecChanged {
-                track: track_id,
-                codec,
-            });
-        }
-        let state = &mut track.layers[layer];
-        let was_live = state.is_live(now);
-        state.last_packet = Some(now);
-        if track.is_muted {
-            return;
-        }
-        if let Some(level) = packet.header.ext_vals.audio_level {
-            track.loudness.0 += u32::from(level.unsigned_abs().min(127));
-            track.loudness.1 += 1;
-        }
-        if packet.payload.is_empty() {
-            // Padding that probes the line; it has a number, and so has its place in the output.
-            // Browsers send such only on RTX, which the engine keeps.
-            return;
-        }
-        let received = Packet {
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload_type: packet.header.payload_type,
-            starts_keyframe: starts_keyframe(codec, &packet.payload),
-            vp8: if codec == Codec::Vp8 {
-                Vp8::parse(&packet.payload)
-            } else {
-                None
-            },
-            extensions: passed_on(&packet.header.ext_vals),
-            payload: packet.payload,
-            arrived: now,
-        };
-        if !was_live {
-            self.aim(track_id, now);
-        }
-        self.forward(track_id, layer, received, &params, is_red);
-        self.send_all(now);
-    }
-
-    /// Puts a packet on the list of everyone who gets it; starts those who waited for it.
-    fn forward(
-        &mut self,
-        id: TrackId,
-        layer: usize,
-        packet: Packet,
-        params: &str0m::format::PayloadParams,
-        is_red: bool,
-    ) {
-        let Some(track) = self.tracks.get_mut(&id) else {
-            return;
-        };
-        let is_video = track.publication.kind == TrackKind::Video;
-        let clock_rate = track.clock_rate();
-        let mut behind: Vec<Packet> = Vec::new();
-        let mut late: Vec<(usize, Packet)> = Vec::new();
-        self.receivers.clear();
-        for at in 0..track.subscriptions.len() {
-            let Some(mid) = track.subscriptions[at].mid else {
-                continue;
-            };
-            let starts = track.subscriptions[at].target == Some(layer)
-                && track.subscriptions[at].current != Some(layer)
-                && packet.starts_keyframe;
-            if starts {
-                let step = track.subscriptions[at].current.and_then(|old| {
-                    let new = track.layers[layer].wall_clock(packet.timestamp, clock_rate)?;
-                    let last = track.layers[old].recent.back()?;
-                    let old = track.layers[old].wall_clock(last.timestamp, clock_rate)?;
-                    Some(((new - old) * f64::from(clock_rate)) as i64)
-                });
-                let one = &mut track.subscriptions[at];
-                one.rewrite.switch(&packet, step, &mut rand::rng());
-                one.current = Some(layer);
-                if behind.is_empty() {
-                    let overtook = |other: &&Packet| other.sequence > packet.sequence;
-                    behind = track.layers[layer]
-                        .recent
-                        .iter()
-                        .filter(overtook)
-                        .cloned()
-                        .collect();
-                }
-                late.extend(behind.iter().map(|packet| (at, packet.clone())));
-            }
-            let one = &mut track.subscriptions[at];
-            if one.current != Some(layer) {
-                continue;
-            }
-            let Some(peer) = self.peers.get(&one.connection) else {
-                continue;
-            };
-            let mapped = match one.mapped {
-                Some(mapped) if mapped.source == packet.payload_type => mapped,
-                _ => {
-                    let sent = peer.send_as(mid, params, is_red);
-                    let mapped = Mapped {
-                        source: packet.payload_type,
-                        target: sent.map(|(target, _)| target),
-                        unwrap_red: sent.is_some_and(|(_, unwrap)| unwrap),
-                    };
-                    if mapped.target.is_none() {
-                        let connection = one.connection;
-                        self.events.push_back(Event::CodecNotAccepted {
-                            connection,
-                            track: id,
-                        });
-                    }
-                    one.mapped = Some(mapped);
-                    mapped
-                }
-            };
-            let Some(payload_type) = mapped.target else {
-                continue;
-            };
-            if let Some(numbers) = one.rewrite.number(&packet) {
-                self.receivers.push(Outgoing {
-                    connection: one.connection,
-                    mid,
-                    payload_type,
-                    unwrap_red: mapped.unwrap_red,
-                    numbers,
-                });
-            }
-        }
-        track.layers[layer].remember(&packet);
-        self.send(&packet, is_video);
-        for (at, packet) in late {
-            let Some(one) = self
-                .tracks
-                .get_mut(&id)
-                .and_then(|track| track.subscriptions.get_mut(at))
-            else {
-                continue;
-            };
-            let (
-                Some(mid),
-                Some(Mapped {
-                    target: Some(payload_type),
-                    unwrap_red,
-                    ..
-                }),
-            ) = (one.mid, one.mapped)
-            else {
-                continue;
-            };
-            if let Some(numbers) = one.rewrite.number(&packet) {
-                let connection = one.connection;
-                self.receivers = vec![Outgoing {
-                    connection,
-                    mid,
-                    payload_type,
-                    unwrap_red,
-                    numbers,
-                }];
-                self.send(&packet, is_video);
-            }
-        }
-    }
-
-    fn send(&mut self, packet: &Packet, is_video: bool) {
-        let receivers = std::mem::take(&mut self.receivers);
-        egress::send(
-            &mut self.peers,
-            packet,
-            is_video,
-            &receivers,
-            packet.arrived,
-        );
-        self.written
-            .extend(receivers.iter().map(|receiver| receiver.connection));
-        self.receivers = receivers;
-        self.receivers.clear();
-    }
-
-    /// Drains everyone written to, so that each packet has left before the next is written.
-    fn send_all(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.written) {
-            self.drain(id, now);
-        }
-    }
-
-    fn report_levels(&mut self) {
-        let mut levels = Vec::new();
-        for track in self.tracks.values_mut() {
-            let (sum, count) = std::mem::take(&mut track.loudness);
-            if let Some(level) = sum.checked_div(count) {
-                levels.push((track.id, level as u8));
-            }
-        }
-        let is_loud = !levels.is_empty();
-        if is_loud || self.was_loud {
-            self.events.push_back(Event::AudioLevels(levels));
-        }
-        self.was_loud = is_loud;
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -985,7 +511,7 @@ impl Shard {
             }
         }
         for (id, reason) in lost {
-            self.lose(id, reason);
+            self.lose(id, reason, now);
         }
     }
 
@@ -1000,7 +526,7 @@ impl Shard {
             self.deadlines.remove(&(old, id));
         }
         self.deadlines.insert((deadline, id));
-        self.conclude(id, outcome);
+        self.conclude(id, outcome, now);
     }
 
     /// A failure of the engine costs the connection.
@@ -1008,21 +534,26 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         outcome: std::thread::Result<Result<(), str0m::RtcError>>,
+        now: Instant,
     ) {
         match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => self.fail(id),
+            Ok(Err(_)) | Err(_) => self.fail(id, now),
         }
     }
 
-    fn fail(&mut self, id: ConnectionId) {
+    fn fail(&mut self, id: ConnectionId, now: Instant) {
         self.totals.failures += 1;
-        self.lose(id, "the engine could not go on with what the client sent");
+        self.lose(
+            id,
+            "the engine could not go on with what the client sent",
+            now,
+        );
     }
 
-    fn lose(&mut self, id: ConnectionId, reason: &'static str) {
+    fn lose(&mut self, id: ConnectionId, reason: &'static str, now: Instant) {
         if self.peers.contains_key(&id) {
-            self.forget(id, Instant::now());
+            self.forget(id, now);
             self.events.push_back(Event::Closed {
                 connection: id,
                 reason,
@@ -1050,31 +581,5 @@ impl Shard {
             self.deadlines.remove(&(deadline, id));
         }
         self.written.remove(&id);
-    }
-
-    fn remove_track(&mut self, id: TrackId, now: Instant) {
-        let Some(track) = self.tracks.remove(&id) else {
-            return;
-        };
-        if let Some(peer) = self.peers.get_mut(&track.owner) {
-            peer.forget_track(id);
-        }
-        for one in track.subscriptions {
-            if let Some(peer) = self.peers.get_mut(&one.connection) {
-                peer.unwant(id);
-                self.after_negotiation(one.connection, now);
-            }
-        }
-    }
-}
-
-/// LiveKit's clients name their layers q, h and f; others are ranked by their order.
-fn quality_of(rid: &str, at: usize, count: usize) -> Quality {
-    match (rid, count - at) {
-        ("q", _) => Quality::Low,
-        ("h", _) => Quality::Medium,
-        ("f", _) | (_, 1) => Quality::High,
-        (_, 2) => Quality::Medium,
-        _ => Quality::Low,
     }
 }

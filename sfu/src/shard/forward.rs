@@ -1,0 +1,300 @@
+//! A packet's way through the shard: from its layer to everyone who gets it.
+
+use std::time::Instant;
+
+use str0m::rtp::RtpPacket;
+
+use super::Shard;
+use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
+use crate::egress::{self, Outgoing};
+use crate::payload::{Vp8, starts_keyframe};
+use crate::peer::{codec_of, passed_on};
+use crate::subscription::Mapped;
+use crate::track::Packet;
+
+impl Shard {
+    /// Sets every subscriber's target layer anew and asks for the keyframes that they wait for.
+    pub(super) fn aim(&mut self, id: TrackId, now: Instant) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let mut asked = [false; 8];
+        for at in 0..track.subscriptions.len() {
+            let target = track.choose(track.subscriptions[at].selection, now);
+            let one = &mut track.subscriptions[at];
+            if target.is_none() {
+                one.current = None;
+            }
+            one.target = target;
+            if let (true, Some(layer)) = (one.is_waiting(), target) {
+                asked[layer.min(7)] = true;
+            }
+        }
+        if track.publication.kind == TrackKind::Video {
+            for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {
+                self.ask_keyframe(id, layer, now);
+            }
+        }
+    }
+
+    pub(super) fn ask_keyframe(&mut self, id: TrackId, layer: usize, now: Instant) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let (Some(mid), owner) = (track.mid, track.owner) else {
+            return;
+        };
+        let Some(layer) = track.layers.get_mut(layer) else {
+            return;
+        };
+        if track.publication.kind == TrackKind::Audio || !layer.may_ask_keyframe(now) {
+            return;
+        }
+        let rid = layer.rid;
+        if let Some(peer) = self.peers.get_mut(&owner) {
+            peer.ask_keyframe(mid, rid);
+            self.written.insert(owner);
+        }
+    }
+
+    /// A media packet of a client.
+    pub(super) fn packet(&mut self, id: ConnectionId, packet: RtpPacket, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let ssrc = packet.header.ssrc;
+        let known = peer
+            .sources
+            .iter()
+            .find(|(of, _, _)| *of == ssrc)
+            .map(|(_, track, layer)| (*track, *layer));
+        let (track_id, layer) = match known {
+            Some(known) => known,
+            None => {
+                let Some((track, rid)) = peer.find_source(ssrc) else {
+                    return;
+                };
+                let Some(state) = self.tracks.get_mut(&track) else {
+                    return;
+                };
+                let single = state.layers.len() == 1;
+                let Some(layer) = state
+                    .layers
+                    .iter()
+                    .position(|layer| single || layer.rid == rid)
+                else {
+                    return;
+                };
+                state.layers[layer].ssrc = Some(ssrc);
+                peer.sources.push((ssrc, track, layer));
+                (track, layer)
+            }
+        };
+        let Some(track) = self.tracks.get_mut(&track_id) else {
+            return;
+        };
+        let Some((params, is_red)) = peer.received_as(packet.header.payload_type) else {
+            return;
+        };
+        let Some(codec) = codec_of(&params) else {
+            return;
+        };
+        if track.codec != Some(codec) {
+            track.codec = Some(codec);
+            track
+                .subscriptions
+                .iter_mut()
+                .for_each(|one| one.mapped = None);
+            self.events.push_back(Event::CodecChanged {
+                track: track_id,
+                codec,
+            });
+        }
+        let state = &mut track.layers[layer];
+        let was_live = state.is_live(now);
+        state.last_packet = Some(now);
+        if track.is_muted {
+            return;
+        }
+        if let Some(level) = packet.header.ext_vals.audio_level {
+            track.loudness.0 += u32::from(level.unsigned_abs().min(127));
+            track.loudness.1 += 1;
+        }
+        if packet.payload.is_empty() {
+            // Padding that probes the line; it has a number, and so has its place in the output.
+            // Browsers send such only on RTX, which the engine keeps.
+            return;
+        }
+        let received = Packet {
+            sequence: *packet.seq_no,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload_type: packet.header.payload_type,
+            starts_keyframe: starts_keyframe(codec, &packet.payload),
+            vp8: if codec == Codec::Vp8 {
+                Vp8::parse(&packet.payload)
+            } else {
+                None
+            },
+            extensions: passed_on(&packet.header.ext_vals),
+            payload: packet.payload,
+            arrived: now,
+        };
+        if !was_live {
+            self.aim(track_id, now);
+        }
+        self.forward(track_id, layer, received, &params, is_red);
+        self.send_all(now);
+    }
+
+    /// Puts a packet on the list of everyone who gets it; starts those who waited for it.
+    pub(super) fn forward(
+        &mut self,
+        id: TrackId,
+        layer: usize,
+        packet: Packet,
+        params: &str0m::format::PayloadParams,
+        is_red: bool,
+    ) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let is_video = track.publication.kind == TrackKind::Video;
+        let clock_rate = track.clock_rate();
+        let mut behind: Vec<Packet> = Vec::new();
+        let mut late: Vec<(usize, Packet)> = Vec::new();
+        self.receivers.clear();
+        for at in 0..track.subscriptions.len() {
+            let Some(mid) = track.subscriptions[at].mid else {
+                continue;
+            };
+            let starts = track.subscriptions[at].target == Some(layer)
+                && track.subscriptions[at].current != Some(layer)
+                && packet.starts_keyframe;
+            if starts {
+                let step = track.subscriptions[at].current.and_then(|old| {
+                    let new = track.layers[layer].wall_clock(packet.timestamp, clock_rate)?;
+                    let last = track.layers[old].recent.back()?;
+                    let old = track.layers[old].wall_clock(last.timestamp, clock_rate)?;
+                    Some(((new - old) * f64::from(clock_rate)) as i64)
+                });
+                let one = &mut track.subscriptions[at];
+                one.rewrite.switch(&packet, step, &mut rand::rng());
+                one.current = Some(layer);
+                if behind.is_empty() {
+                    let overtook = |other: &&Packet| other.sequence > packet.sequence;
+                    behind = track.layers[layer]
+                        .recent
+                        .iter()
+                        .filter(overtook)
+                        .cloned()
+                        .collect();
+                }
+                late.extend(behind.iter().map(|packet| (at, packet.clone())));
+            }
+            let one = &mut track.subscriptions[at];
+            if one.current != Some(layer) {
+                continue;
+            }
+            let Some(peer) = self.peers.get(&one.connection) else {
+                continue;
+            };
+            let mapped = match one.mapped {
+                Some(mapped) if mapped.source == packet.payload_type => mapped,
+                _ => {
+                    let sent = peer.send_as(mid, params, is_red);
+                    let mapped = Mapped {
+                        source: packet.payload_type,
+                        target: sent.map(|(target, _)| target),
+                        unwrap_red: sent.is_some_and(|(_, unwrap)| unwrap),
+                    };
+                    if mapped.target.is_none() {
+                        let connection = one.connection;
+                        self.events.push_back(Event::CodecNotAccepted {
+                            connection,
+                            track: id,
+                        });
+                    }
+                    one.mapped = Some(mapped);
+                    mapped
+                }
+            };
+            let Some(payload_type) = mapped.target else {
+                continue;
+            };
+            if let Some(numbers) = one.rewrite.number(&packet) {
+                self.receivers.push(Outgoing {
+                    connection: one.connection,
+                    mid,
+                    payload_type,
+                    unwrap_red: mapped.unwrap_red,
+                    numbers,
+                });
+            }
+        }
+        track.layers[layer].remember(&packet);
+        self.send(&packet, is_video);
+        for (at, packet) in late {
+            let Some(one) = self
+                .tracks
+                .get_mut(&id)
+                .and_then(|track| track.subscriptions.get_mut(at))
+            else {
+                continue;
+            };
+            let (
+                Some(mid),
+                Some(Mapped {
+                    target: Some(payload_type),
+                    unwrap_red,
+                    ..
+                }),
+            ) = (one.mid, one.mapped)
+            else {
+                continue;
+            };
+            if let Some(numbers) = one.rewrite.number(&packet) {
+                let connection = one.connection;
+                self.receivers = vec![Outgoing {
+                    connection,
+                    mid,
+                    payload_type,
+                    unwrap_red,
+                    numbers,
+                }];
+                self.send(&packet, is_video);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, packet: &Packet, is_video: bool) {
+        let receivers = std::mem::take(&mut self.receivers);
+        egress::send(&mut self.peers, packet, is_video, &receivers);
+        self.written
+            .extend(receivers.iter().map(|receiver| receiver.connection));
+        self.receivers = receivers;
+        self.receivers.clear();
+    }
+
+    /// Drains everyone written to, so that each packet has left before the next is written.
+    pub(super) fn send_all(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.written) {
+            self.drain(id, now);
+        }
+    }
+
+    pub(super) fn report_levels(&mut self) {
+        let mut levels = Vec::new();
+        for track in self.tracks.values_mut() {
+            let (sum, count) = std::mem::take(&mut track.loudness);
+            if let Some(level) = sum.checked_div(count) {
+                levels.push((track.id, level as u8));
+            }
+        }
+        let is_loud = !levels.is_empty();
+        if is_loud || self.was_loud {
+            self.events.push_back(Event::AudioLevels(levels));
+        }
+        self.was_loud = is_loud;
+    }
+}

@@ -1,0 +1,226 @@
+//! Offers and answers, and what comes of them: tracks that are live, subscriptions that are agreed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use str0m::media::Mid;
+
+use super::Shard;
+use crate::command::{ConnectionId, Event, Publication, Quality, Role, Selection, TrackId};
+use crate::peer::{Bound, Wanted};
+use crate::rewrite::Rewrite;
+use crate::subscription::Subscription;
+use crate::track::{LayerState, Track};
+
+impl Shard {
+    pub(super) fn offered(&mut self, id: ConnectionId, sdp: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| peer.accept_offer(sdp, now)));
+        let answered = match outcome {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(reason)) => {
+                self.events.push_back(Event::Refused {
+                    connection: id,
+                    reason,
+                });
+                return;
+            }
+            Err(_) => {
+                self.fail(id, now);
+                return;
+            }
+        };
+        for track in answered.ended {
+            self.events.push_back(Event::Ended { track });
+            self.remove_track(track, now);
+        }
+        self.events.push_back(Event::Answer {
+            connection: id,
+            sdp: answered.sdp,
+            mids: answered.mids,
+        });
+        self.bind(answered.bound);
+        for (track, mid) in answered.agreed {
+            self.agree(id, track, mid, now);
+        }
+        self.after_negotiation(id, now);
+    }
+
+    pub(super) fn answered(&mut self, id: ConnectionId, sdp: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        match catch_unwind(AssertUnwindSafe(|| peer.accept_answer(sdp, now))) {
+            Ok(Ok(agreed)) => {
+                for (track, mid) in agreed {
+                    self.agree(id, track, mid, now);
+                }
+            }
+            Ok(Err(reason)) => self.events.push_back(Event::Refused {
+                connection: id,
+                reason,
+            }),
+            Err(_) => {
+                self.fail(id, now);
+                return;
+            }
+        }
+        self.after_negotiation(id, now);
+    }
+
+    /// Offers, asks for places, and notes new ICE credentials, as a change may have called for.
+    pub(super) fn after_negotiation(&mut self, id: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(sdp) = peer.make_offer() {
+            self.events.push_back(Event::Offer {
+                connection: id,
+                sdp,
+            });
+        }
+        if let Some((audio, video)) = peer.places_needed() {
+            self.events.push_back(Event::PlacesNeeded {
+                connection: id,
+                audio,
+                video,
+            });
+        }
+        self.by_fragment.insert(peer.user_fragment(), id);
+        self.drain(id, now);
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        id: ConnectionId,
+        track: TrackId,
+        publication: Publication,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.announced.push((track, publication.clone()));
+        self.tracks
+            .insert(track, Track::new(track, id, publication));
+        let bound = peer.bind_late();
+        self.bind(bound);
+        self.drain(id, now);
+    }
+
+    pub(super) fn bind(&mut self, bound: Vec<Bound>) {
+        for Bound {
+            track: id,
+            mid,
+            codec,
+            rids,
+        } in bound
+        {
+            let Some(track) = self.tracks.get_mut(&id) else {
+                continue;
+            };
+            track.mid = Some(mid);
+            track.codec = Some(codec);
+            track.layers = if rids.is_empty() {
+                vec![LayerState::new(Quality::High, None)]
+            } else {
+                let count = rids.len();
+                rids.into_iter()
+                    .enumerate()
+                    .map(|(at, rid)| {
+                        LayerState::new(quality_of(&rid.to_string(), at, count), Some(rid))
+                    })
+                    .collect()
+            };
+            self.events.push_back(Event::Published {
+                track: id,
+                mid: mid.to_string(),
+                codec,
+            });
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        id: TrackId,
+        stream_name: String,
+        track_name: String,
+        selection: Selection,
+    ) {
+        let (Some(track), Some(peer)) = (self.tracks.get_mut(&id), self.peers.get_mut(&connection))
+        else {
+            return;
+        };
+        if track.subscription(connection).is_some() || peer.role == Role::Publish {
+            return;
+        }
+        let clock_rate = track.clock_rate();
+        track.subscriptions.push(Subscription {
+            connection,
+            selection,
+            mid: None,
+            current: None,
+            target: None,
+            rewrite: Rewrite::new(clock_rate),
+            mapped: None,
+        });
+        peer.want(Wanted {
+            track: id,
+            kind: track.publication.kind,
+            stream_name,
+            track_name,
+        });
+    }
+
+    pub(super) fn agree(
+        &mut self,
+        connection: ConnectionId,
+        track: TrackId,
+        mid: Mid,
+        now: Instant,
+    ) {
+        let Some(one) = self
+            .tracks
+            .get_mut(&track)
+            .and_then(|track| track.subscription(connection))
+        else {
+            return;
+        };
+        one.mid = Some(mid);
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.keep_for_repair(mid);
+        }
+        self.events
+            .push_back(Event::Subscribed { connection, track });
+        self.aim(track, now);
+    }
+
+    pub(super) fn remove_track(&mut self, id: TrackId, now: Instant) {
+        let Some(track) = self.tracks.remove(&id) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&track.owner) {
+            peer.forget_track(id);
+        }
+        for one in track.subscriptions {
+            if let Some(peer) = self.peers.get_mut(&one.connection) {
+                peer.unwant(id);
+                self.after_negotiation(one.connection, now);
+            }
+        }
+    }
+}
+
+/// LiveKit's clients name their layers q, h and f; others are ranked by their order.
+fn quality_of(rid: &str, at: usize, count: usize) -> Quality {
+    match (rid, count - at) {
+        ("q", _) => Quality::Low,
+        ("h", _) => Quality::Medium,
+        ("f", _) | (_, 1) => Quality::High,
+        (_, 2) => Quality::Medium,
+        _ => Quality::Low,
+    }
+}
