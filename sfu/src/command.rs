@@ -156,13 +156,6 @@ pub enum Command {
         /// The answer's SDP text.
         sdp: String,
     },
-    /// A trickled ICE candidate of the client (`candidate:…`); one that can't be read is ignored.
-    Candidate {
-        /// The connection.
-        connection: ConnectionId,
-        /// The candidate attribute's value.
-        candidate: String,
-    },
     /// Makes the shard offer again with new ICE credentials ([`Role::Subscribe`] only).
     RestartIce {
         /// The connection.

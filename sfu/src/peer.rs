@@ -62,11 +62,40 @@ struct Place {
     wanted: Option<Wanted>,
     /// The client has been told what is sent here.
     is_agreed: bool,
-    /// The client's last answer from us says that nothing is sent here, so that it may be given
-    /// to another track: a browser announces a track only on the way from inactive to sending.
+    /// The last agreed description says that nothing is sent here, so that it may be given to
+    /// another track: a browser announces a track only on the way from inactive to sending.
     is_idle: bool,
+    /// Our offer under way says so.
+    is_offered_idle: bool,
     /// Something was sent here before: a new track gets new SSRCs.
     was_used: bool,
+}
+
+impl Place {
+    fn new(mid: Mid, kind: TrackKind, wanted: Option<Wanted>) -> Self {
+        let was_used = wanted.is_some();
+        Place {
+            mid,
+            kind,
+            wanted,
+            is_agreed: false,
+            is_idle: false,
+            is_offered_idle: false,
+            was_used,
+        }
+    }
+
+    /// What the description says of this m-line.
+    fn edit(&self) -> (String, Edit) {
+        let edit = match &self.wanted {
+            Some(wanted) => Edit::Name {
+                stream: wanted.stream_name.clone(),
+                track: wanted.track_name.clone(),
+            },
+            None => Edit::Idle,
+        };
+        (self.mid.to_string(), edit)
+    }
 }
 
 /// A track whose m-line was found in the client's offer.
@@ -116,6 +145,8 @@ pub(crate) struct Peer {
     /// Since when the connection is being set up; `None` until there is a description.
     pub(crate) connecting_since: Option<Instant>,
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) addresses_seen: u32,
+    pub(crate) channels_seen: u32,
     pub(crate) line: LineReport,
     total_bytes: (u64, u64),
 }
@@ -172,6 +203,8 @@ impl Peer {
             is_connected: false,
             connecting_since: None,
             addresses: Vec::new(),
+            addresses_seen: 0,
+            channels_seen: 0,
             line: LineReport::default(),
             total_bytes: (0, 0),
         }
@@ -384,7 +417,11 @@ impl Peer {
         }
         self.needs_offer = false;
         let is_first = self.connecting_since.is_none();
+        let reused = self.give_idle_places();
         let mut api = self.rtc.sdp_api();
+        for mid in reused {
+            api.set_direction(mid, Direction::SendOnly);
+        }
         if is_first {
             api.add_channel_with_config(ChannelConfig {
                 label: "_reliable".into(),
@@ -400,12 +437,12 @@ impl Peer {
         if std::mem::take(&mut self.restart_ice) && !is_first {
             api.ice_restart(true);
         }
-        self.places.retain(|place| {
-            if place.wanted.is_none() {
-                api.stop_media(place.mid);
+        for place in &mut self.places {
+            place.is_offered_idle = place.wanted.is_none();
+            if place.is_offered_idle {
+                api.set_direction(place.mid, Direction::Inactive);
             }
-            place.wanted.is_some()
-        });
+        }
         for wanted in self.wanted.drain(..) {
             let kind = match wanted.kind {
                 TrackKind::Audio => MediaKind::Audio,
@@ -418,18 +455,12 @@ impl Peer {
                 Some(wanted.track_name.clone()),
                 None,
             );
-            self.places.push(Place {
-                mid,
-                kind: wanted.kind,
-                wanted: Some(wanted),
-                is_agreed: false,
-                is_idle: false,
-                was_used: false,
-            });
+            self.places.push(Place::new(mid, wanted.kind, Some(wanted)));
         }
         let (offer, pending) = api.apply()?;
         self.pending_offer = Some(pending);
-        Some(offer.to_sdp_string())
+        let edits: Vec<_> = self.places.iter().map(Place::edit).collect();
+        Some(sdp::edit(&offer.to_sdp_string(), &edits))
     }
 
     /// Takes the client's answer. Returns the tracks whose m-lines are agreed now.
@@ -439,7 +470,8 @@ impl Peer {
         now: Instant,
     ) -> Result<Vec<(TrackId, Mid)>, String> {
         sdp::check_size(sdp)?;
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
+        let answer = SdpAnswer::from_sdp_string(&sdp::without_candidates(sdp))
+            .map_err(|error| error.to_string())?;
         let pending = self
             .pending_offer
             .take()
@@ -451,6 +483,7 @@ impl Peer {
         }
         let mut agreed = Vec::new();
         for place in &mut self.places {
+            place.is_idle = std::mem::take(&mut place.is_offered_idle);
             if let (false, Some(wanted)) = (place.is_agreed, &place.wanted) {
                 place.is_agreed = true;
                 agreed.push((wanted.track, place.mid));
@@ -462,7 +495,8 @@ impl Peer {
     /// Takes the client's offer and makes the answer.
     pub(crate) fn accept_offer(&mut self, sdp: &str, now: Instant) -> Result<Answered, String> {
         sdp::check_size(sdp)?;
-        let offer = SdpOffer::from_sdp_string(sdp).map_err(|error| error.to_string())?;
+        let offer = SdpOffer::from_sdp_string(&sdp::without_candidates(sdp))
+            .map_err(|error| error.to_string())?;
         let lines = sdp::sections(sdp);
         self.give_idle_places();
         let answer = self
@@ -493,7 +527,9 @@ impl Peer {
         answered.bound
     }
 
-    fn give_idle_places(&mut self) {
+    /// Gives idle places to tracks that wait for one; returns which.
+    fn give_idle_places(&mut self) -> Vec<Mid> {
+        let mut given = Vec::new();
         for place in &mut self.places {
             if place.wanted.is_some() || !place.is_idle {
                 continue;
@@ -516,7 +552,10 @@ impl Peer {
                     .is_some_and(|stream| stream.rtx().is_some());
                 direct.reset_stream_tx(place.mid, None, ssrc, has_rtx.then_some(rtx));
             }
+            place.was_used = true;
+            given.push(place.mid);
         }
+        given
     }
 
     fn take_new_places(&mut self) {
@@ -536,40 +575,23 @@ impl Peer {
             };
             let at = self.wanted.iter().position(|wanted| wanted.kind == kind);
             let wanted = at.map(|at| self.wanted.remove(at));
-            self.places.push(Place {
-                mid,
-                kind,
-                wanted,
-                is_agreed: false,
-                is_idle: false,
-                was_used: false,
-            });
+            self.places.push(Place::new(mid, kind, wanted));
         }
     }
 
     fn name_places(&mut self, answered: &mut Answered, edits: &mut Vec<(String, Edit)>) {
         for place in &mut self.places {
-            let mid = place.mid.to_string();
-            match &place.wanted {
-                Some(wanted) => {
-                    place.was_used = true;
-                    answered.mids.push((mid.clone(), wanted.track_name.clone()));
-                    edits.push((
-                        mid,
-                        Edit::Name {
-                            stream: wanted.stream_name.clone(),
-                            track: wanted.track_name.clone(),
-                        },
-                    ));
-                    if !place.is_agreed {
-                        place.is_agreed = true;
-                        answered.agreed.push((wanted.track, place.mid));
-                    }
-                }
-                None => {
-                    place.is_idle = true;
-                    edits.push((mid, Edit::Idle));
-                }
+            edits.push(place.edit());
+            let Some(wanted) = &place.wanted else {
+                place.is_idle = true;
+                continue;
+            };
+            answered
+                .mids
+                .push((place.mid.to_string(), wanted.track_name.clone()));
+            if !place.is_agreed {
+                place.is_agreed = true;
+                answered.agreed.push((wanted.track, place.mid));
             }
         }
     }
@@ -641,12 +663,6 @@ impl Peer {
         self.announced.retain(|(of, _)| *of != track);
         self.bound.retain(|(_, of)| *of != track);
         self.sources.retain(|(_, of, _)| *of != track);
-    }
-
-    pub(crate) fn candidate(&mut self, candidate: &str) {
-        if let Ok(candidate) = Candidate::from_sdp_string(candidate) {
-            self.rtc.add_remote_candidate(candidate);
-        }
     }
 
     /// A data channel opened under a label; other labels are not ours.

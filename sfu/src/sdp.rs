@@ -42,6 +42,13 @@ pub(crate) fn check_size(sdp: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The SDP without the client's ICE candidates. An ICE-lite agent answers where checks come from
+/// and needs none, so a client can't make it keep thousands.
+pub(crate) fn without_candidates(sdp: &str) -> String {
+    let kept = sdp.lines().filter(|line| !line.starts_with("a=candidate:"));
+    kept.flat_map(|line| [line, "\r\n"]).collect()
+}
+
 /// The m-sections of an SDP.
 pub(crate) fn sections(sdp: &str) -> Vec<Section> {
     let mut found: Vec<Section> = Vec::new();

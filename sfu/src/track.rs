@@ -82,6 +82,18 @@ impl LayerState {
         !waits
     }
 
+    /// Whether everything sent after `packet` is still remembered, so that a subscriber can start
+    /// with it. A keyframe's start that was repaired late may be too old for that.
+    pub(crate) fn can_start_with(&self, packet: &Packet) -> bool {
+        let newest = self
+            .recent
+            .iter()
+            .map(|other| other.sequence)
+            .max()
+            .unwrap_or(0);
+        newest < packet.sequence + RECENT_PACKETS as u64 / 2
+    }
+
     pub(crate) fn remember(&mut self, packet: &Packet) {
         if self.recent.len() == RECENT_PACKETS {
             self.recent.pop_front();

@@ -214,3 +214,24 @@ fn noise_and_strangers_change_nothing_for_anybody() {
     }
     assert!(!world.told(|event| matches!(event, Event::Closed { .. })));
 }
+
+#[test]
+fn m_lines_are_used_again_when_subscriptions_come_and_go() {
+    let mut world = meeting(12, Link::default(), 1);
+    for round in 0..25 {
+        world.unsubscribe(0);
+        world.run(SECOND / 5);
+        let before = world.received(0).len();
+        world.resubscribe(0);
+        world.run(SECOND);
+        assert!(
+            world.received(0).len() > before,
+            "round {round}: nothing comes"
+        );
+    }
+    assert!(
+        world.lines_offered() <= 4,
+        "{} m-lines",
+        world.lines_offered()
+    );
+}

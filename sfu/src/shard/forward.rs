@@ -170,7 +170,8 @@ impl Shard {
             };
             let starts = track.subscriptions[at].target == Some(layer)
                 && track.subscriptions[at].current != Some(layer)
-                && packet.starts_keyframe;
+                && packet.starts_keyframe
+                && track.layers[layer].can_start_with(&packet);
             if starts {
                 let step = track.subscriptions[at].current.and_then(|old| {
                     let new = track.layers[layer].wall_clock(packet.timestamp, clock_rate)?;

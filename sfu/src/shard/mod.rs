@@ -41,6 +41,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// again.
 const ADDRESSES_PER_CONNECTION: usize = 8;
 
+/// Addresses that a connection may come from in its life. The engine keeps each, and compares a
+/// new one with all; a phone that walks through a city uses a dozen in an hour.
+const ADDRESSES_IN_ALL: u32 = 128;
+
+/// Data channels that a client may open in a connection's life; the protocol has three.
+const CHANNELS_IN_ALL: u32 = 16;
+
 /// What a shard must be told before it starts.
 #[derive(Clone, Debug, Default)]
 pub struct ShardConfig {
@@ -196,6 +203,10 @@ impl Shard {
             self.totals.strangers += 1;
             return;
         }
+        if !peer.addresses.contains(&source) && peer.addresses_seen == ADDRESSES_IN_ALL {
+            self.totals.strangers += 1;
+            return;
+        }
         peer.heard = now;
         if std::mem::take(&mut peer.is_silent) {
             self.events.push_back(Event::Resumed { connection: id });
@@ -206,6 +217,7 @@ impl Shard {
                 self.by_address.remove(&oldest);
             }
             peer.addresses.push(source);
+            peer.addresses_seen += 1;
         }
         self.by_address.insert(source, id);
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.input(input)));
@@ -253,15 +265,6 @@ impl Shard {
             }
             Command::Offer { connection, sdp } => self.offered(connection, &sdp, now),
             Command::Answer { connection, sdp } => self.answered(connection, &sdp, now),
-            Command::Candidate {
-                connection,
-                candidate,
-            } => {
-                if let Some(peer) = self.peers.get_mut(&connection) {
-                    peer.candidate(&candidate);
-                    self.drain(connection, now);
-                }
-            }
             Command::RestartIce { connection } => {
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.restart_ice();
@@ -434,6 +437,11 @@ impl Shard {
                 let Some(peer) = self.peers.get_mut(&id) else {
                     return;
                 };
+                peer.channels_seen += 1;
+                if peer.channels_seen > CHANNELS_IN_ALL {
+                    self.lose(id, "the client opened too many data channels", now);
+                    return;
+                }
                 if let Some(channel) = peer.channel_opened(channel, &label) {
                     peer.flush_data();
                     self.written.insert(id);

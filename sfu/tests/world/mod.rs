@@ -277,6 +277,36 @@ impl World {
         });
     }
 
+    pub(crate) fn unsubscribe(&mut self, viewer: usize) {
+        let connection = self.clients[self.viewers[viewer]].id;
+        self.command(Command::Unsubscribe {
+            connection,
+            track: TRACK,
+        });
+    }
+
+    pub(crate) fn resubscribe(&mut self, viewer: usize) {
+        let connection = self.clients[self.viewers[viewer]].id;
+        self.subscribe(
+            connection,
+            Selection {
+                is_enabled: true,
+                quality: Quality::High,
+            },
+        );
+    }
+
+    /// The m-lines of the shard's last offer.
+    pub(crate) fn lines_offered(&self) -> usize {
+        let last = self.events.iter().rev().find_map(|event| match event {
+            Event::Offer { sdp, .. } => Some(sdp),
+            _ => None,
+        });
+        last.map_or(0, |sdp| {
+            sdp.lines().filter(|line| line.starts_with("m=")).count()
+        })
+    }
+
     pub(crate) fn select(&mut self, viewer: usize, selection: Selection) {
         let connection = self.clients[self.viewers[viewer]].id;
         self.command(Command::Select {
@@ -680,7 +710,10 @@ impl Seen {
 
 impl Reader {
     pub(crate) fn read(packets: &[RtpPacket]) -> Reader {
-        let mut packets: Vec<&RtpPacket> = packets.iter().collect();
+        // A subscription that came after another on the same m-line has an SSRC of its own.
+        let ssrc = packets.last().map(|packet| packet.header.ssrc);
+        let of_stream = |packet: &&RtpPacket| Some(packet.header.ssrc) == ssrc;
+        let mut packets: Vec<&RtpPacket> = packets.iter().filter(of_stream).collect();
         packets.sort_by_key(|packet| *packet.seq_no);
         let mut read = Reader {
             is_stuck: true,

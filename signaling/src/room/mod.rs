@@ -73,8 +73,6 @@ pub const SDP_BOUND: usize = 256 * 1024;
 pub const MEDIA_LINES_BOUND: usize = 512;
 /// The most offers that may wait for their answers.
 pub const PENDING_OFFERS: usize = 16;
-/// The longest ICE candidate that is looked at, in bytes.
-pub const CANDIDATE_BOUND: usize = 4 * 1024;
 /// The most track ids in one request.
 pub const TRACK_IDS_BOUND: usize = 4096;
 
@@ -908,7 +906,8 @@ impl Room {
                 check_sdp(&answer.sdp)?;
                 self.take_answer(key, answer);
             }
-            Request::Trickle(trickle) => self.take_candidate(key, &trickle),
+            // An ICE-lite node answers where the client's checks come from.
+            Request::Trickle(_) => {}
             Request::AddTrack(request) => self.add_track(key, request),
             Request::Mute(request) => self.client_mutes(key, &request),
             Request::Subscription(update) => {
@@ -995,35 +994,6 @@ impl Room {
             }
             _ => tracing::debug!(id = answer.id, "an answer to no open offer was ignored"),
         }
-    }
-
-    fn take_candidate(&mut self, key: ParticipantKey, trickle: &proto::TrickleRequest) {
-        #[derive(serde::Deserialize)]
-        struct Init {
-            #[serde(default)]
-            candidate: String,
-        }
-        let Some(participant) = self.participants.get(&key) else {
-            return;
-        };
-        if trickle.candidate_init.len() > CANDIDATE_BOUND {
-            return;
-        }
-        let Ok(init) = serde_json::from_str::<Init>(&trickle.candidate_init) else {
-            return;
-        };
-        if init.candidate.is_empty() {
-            return;
-        }
-        let connection = if trickle.target == proto::SignalTarget::Subscriber as i32 {
-            participant.subscriber
-        } else {
-            participant.publisher
-        };
-        self.media(Command::Candidate {
-            connection,
-            candidate: init.candidate,
-        });
     }
 
     fn tell_offer(&mut self, key: ParticipantKey, offer: &PendingOffer) {
