@@ -134,6 +134,16 @@ pub(crate) struct Limits {
     pub(crate) participants: usize,
     /// The most participants in one room that sets no bound itself; 0 is no bound.
     pub(crate) participants_per_room: u32,
+    /// The most TCP connections, those of WebSockets included; 0 is as many as the system lets
+    /// this process open, and more than that is never taken.
+    pub(crate) connections: usize,
+    /// The most TCP connections from one address (of IPv6: one /64); 0 is no bound. Everybody
+    /// behind one router shares an address: raise it for large offices. Proxies named in
+    /// `http.trusted_proxies` are not counted.
+    pub(crate) connections_per_address: usize,
+    /// The most sessions (participants' WebSockets) from one address, proxies seen through; 0 is
+    /// no bound.
+    pub(crate) sessions_per_address: usize,
     /// How long a room stays open while nobody has come, in seconds.
     pub(crate) empty_timeout: u64,
     /// How long a room stays open after the last participant has gone, in seconds.
@@ -222,6 +232,9 @@ impl Config {
                 rooms: 1_000,
                 participants: 1_000,
                 participants_per_room: 0,
+                connections: 0,
+                connections_per_address: 2_000,
+                sessions_per_address: 500,
                 empty_timeout: 300,
                 departure_timeout: 20,
             },
@@ -386,6 +399,7 @@ impl Config {
             rooms: self.limits.rooms,
             participants: self.limits.participants,
             participants_per_room: self.limits.participants_per_room,
+            sessions_per_address: self.limits.sessions_per_address,
             empty_timeout: Duration::from_secs(self.limits.empty_timeout),
             departure_timeout: Duration::from_secs(self.limits.departure_timeout),
         }

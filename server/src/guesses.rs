@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use signaling::visitors::block;
+
 /// How long a wrong code is remembered.
 pub(crate) const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Wrong codes from one address within [`WINDOW`]. A whole office behind one address mistypes now
@@ -31,20 +33,6 @@ struct State {
 /// The counters.
 #[derive(Default)]
 pub(crate) struct Guesses(Mutex<State>);
-
-/// One household or office has a whole /64 of IPv6 addresses.
-fn block(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => {
-                let prefix = u128::from(v6) & !u128::from(u64::MAX);
-                IpAddr::V6(prefix.into())
-            }
-        },
-    }
-}
 
 impl Guesses {
     /// Whether an address may try a code now; `Err` is how long it must wait.

@@ -1,6 +1,7 @@
 //! The Terrace server: configuration, HTTP, meetings, and the command line.
 
 mod config;
+mod connections;
 mod door;
 mod guesses;
 mod meetings;

@@ -8,26 +8,32 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum_server::Handle;
 use base64::Engine as _;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rand::RngCore as _;
 use signaling::token::KeyRing;
+use signaling::visitors::{Places, Visitor};
 use signaling::{Hub, HubConfig, Media};
 
 use crate::config::{Config, TlsMode};
+use crate::connections::{Bounded, HEADER_TIME, UNREAD_TIME, bound_by_files};
 use crate::door::{Door, MeetingGate, own_keys};
 use crate::guesses::Guesses;
 use crate::meetings::Meetings;
 use crate::{door, tls, web};
 
-/// How long a client may take to send a request's headers.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How often a silent HTTP/2 connection is asked whether its client is still there.
+const ASK_INTERVAL: Duration = Duration::from_secs(20);
+/// Requests at once on one HTTP/2 connection; the web client's pages take some twenty.
+const REQUESTS_AT_ONCE: u32 = 64;
+/// Connections to the metrics address; monitoring takes one or two.
+const METRICS_CONNECTIONS: usize = 64;
 /// How long an answer may take; a WebSocket is answered when it opens.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// How long sessions have to hear why they end before connections are cut.
@@ -87,6 +93,7 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 /// Everything that answers on the public address.
 pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
     let hub = door.hub.clone();
+    let of_door = door.clone();
     Router::new()
         .merge(signaling::session::router(hub.clone()))
         .merge(signaling::twirp::router(hub.clone()))
@@ -97,6 +104,22 @@ pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
             web::guard(is_strict, request, next)
         }))
         .layer(from_fn(within_time))
+        .layer(from_fn(move |request: Request, next: Next| {
+            name_visitor(of_door.clone(), request, next)
+        }))
+}
+
+/// Tells those behind where a request comes from.
+async fn name_visitor(
+    door: Arc<Door>,
+    mut request: Request,
+    next: Next,
+) -> axum::response::Response {
+    if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        let address = door::visitor(peer.ip(), request.headers(), &door.trusted_proxies);
+        request.extensions_mut().insert(Visitor(address));
+    }
+    next.run(request).await
 }
 
 async fn within_time(request: Request, next: Next) -> axum::response::Response {
@@ -304,20 +327,18 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
-    let service = app(door, config.tls.mode == TlsMode::Files)
+    let service = app(door.clone(), config.tls.mode == TlsMode::Files)
         .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;
     let metrics_service = metrics_router(hub.clone(), shard.clone()).into_make_service();
     let metrics_handle = Handle::new();
-    let mut metrics_server =
-        axum_server::from_tcp(metrics_listener)?.handle(metrics_handle.clone());
-    metrics_server
-        .http_builder()
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME);
+    let metrics_places = Places::new(METRICS_CONNECTIONS, 0);
+    let mut metrics_server = axum_server::from_tcp(metrics_listener)?
+        .handle(metrics_handle.clone())
+        .map(|inner| Bounded::new(inner, metrics_places, &[], true));
+    set_times(metrics_server.http_builder());
     let metrics_task = tokio::spawn(metrics_server.serve(metrics_service));
 
     let words = served
@@ -326,24 +347,27 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
         .unwrap_or_default();
     let main_task = {
         let handle = handle.clone();
+        let places = Places::new(
+            bound_by_files(config.limits.connections),
+            config.limits.connections_per_address,
+        );
+        let proxies = door.trusted_proxies.clone();
         match served {
             Some(served) => {
-                let mut server =
-                    axum_server::from_tcp_rustls(listener, served.config)?.handle(handle);
-                server
-                    .http_builder()
-                    .http1()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIME);
+                let mut server = axum_server::from_tcp_rustls(listener, served.config)?
+                    .handle(handle)
+                    .map(|inner| {
+                        let inner = inner.handshake_timeout(HEADER_TIME);
+                        Bounded::new(inner, places, &proxies, false)
+                    });
+                set_times(server.http_builder());
                 tokio::spawn(async move { server.serve(service).await })
             }
             None => {
-                let mut server = axum_server::from_tcp(listener)?.handle(handle);
-                server
-                    .http_builder()
-                    .http1()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIME);
+                let mut server = axum_server::from_tcp(listener)?
+                    .handle(handle)
+                    .map(|inner| Bounded::new(inner, places, &proxies, true));
+                set_times(server.http_builder());
                 tokio::spawn(async move { server.serve(service).await })
             }
         }
@@ -383,6 +407,20 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || shard.shutdown()).await?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// How long HTTP waits for its clients.
+fn set_times(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecutor>) {
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ASK_INTERVAL)
+        .keep_alive_timeout(UNREAD_TIME)
+        .max_concurrent_streams(REQUESTS_AT_ONCE);
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {

@@ -1,6 +1,9 @@
 //! The web client, embedded and precompressed, with headers that let a page do only what it needs.
 
+use std::borrow::Cow;
+
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -91,7 +94,11 @@ fn file(path: &str, request: &HeaderMap, caching: &'static str) -> Option<Respon
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        axum::body::Body::from(data.into_owned()).into_response()
+        // Not copied: many may ask for it and read it slowly.
+        match data {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes).into_response(),
+            Cow::Owned(bytes) => bytes.into_response(),
+        }
     };
     let headers = response.headers_mut();
     headers.insert(

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,8 +19,10 @@ use rand::Rng;
 use sfu::{Command, ConnectionId, Event, TrackId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::log_limit::LogLimit;
 use crate::room::{Effect, Moment, Newcomer, Refusal, Room, RoomSettings, SessionId};
 use crate::token::{Claims, KeyRing};
+use crate::visitors::{Full, Place, Places};
 
 /// The most messages that wait for a client that reads slowly.
 pub const OUTGOING_MESSAGES: usize = 512;
@@ -27,8 +30,14 @@ pub const OUTGOING_MESSAGES: usize = 512;
 pub const OUTGOING_BYTES: usize = 4 * 1024 * 1024;
 /// The most events of the media core that may wait before those that can be missed are dropped.
 pub const EVENT_BACKLOG: usize = 65_536;
+/// The most bytes of data messages among them; what comes beyond is dropped.
+pub const EVENT_DATA_BYTES: usize = 64 * 1024 * 1024;
 /// How often rooms look at the time.
 const TICK: Duration = Duration::from_millis(500);
+
+static BEHIND: LogLimit = LogLimit::new();
+static ROOM_OPENED: LogLimit = LogLimit::of(100);
+static ROOM_CLOSED: LogLimit = LogLimit::of(100);
 
 /// The media core, as far as signalling sees it.
 pub trait Media: Send + Sync {
@@ -54,6 +63,8 @@ pub struct Limits {
     pub participants: usize,
     /// The most participants in one room that sets no bound itself; 0 is no limit.
     pub participants_per_room: u32,
+    /// The most sessions from one address; 0 is no limit.
+    pub sessions_per_address: usize,
     /// How long a room stays while nobody has come.
     pub empty_timeout: Duration,
     /// How long a room stays after the last has gone.
@@ -66,6 +77,7 @@ impl Default for Limits {
             rooms: 10_000,
             participants: 10_000,
             participants_per_room: 0,
+            sessions_per_address: 0,
             empty_timeout: Duration::from_secs(300),
             departure_timeout: Duration::from_secs(20),
         }
@@ -86,25 +98,40 @@ pub struct HubConfig {
 #[derive(Clone)]
 pub struct EventSink {
     sender: mpsc::UnboundedSender<Event>,
-    waiting: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
+}
+
+/// What waits between the media core and the hub.
+#[derive(Default)]
+struct Backlog {
+    events: AtomicUsize,
+    data_bytes: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+fn data_length(event: &Event) -> usize {
+    match event {
+        Event::Data { payload, .. } => payload.len(),
+        _ => 0,
+    }
 }
 
 /// Where the hub takes them.
 pub struct EventQueue {
     receiver: mpsc::UnboundedReceiver<Event>,
-    waiting: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
 }
 
 /// The queue from the media core's thread to the hub.
 pub fn event_queue() -> (EventSink, EventQueue) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let backlog = Arc::new(Backlog::default());
     (
         EventSink {
             sender,
-            waiting: waiting.clone(),
+            backlog: backlog.clone(),
         },
-        EventQueue { receiver, waiting },
+        EventQueue { receiver, backlog },
     )
 }
 
@@ -116,10 +143,16 @@ impl EventSink {
             event,
             Event::AudioLevels(_) | Event::Line { .. } | Event::Data { .. }
         );
-        if can_be_missed && self.waiting.load(Ordering::Relaxed) > EVENT_BACKLOG {
+        let length = data_length(&event);
+        let is_too_much = self.backlog.events.load(Ordering::Relaxed) > EVENT_BACKLOG
+            || self.backlog.data_bytes.load(Ordering::Relaxed) + length > EVENT_DATA_BYTES
+                && length > 0;
+        if can_be_missed && is_too_much {
+            self.backlog.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.backlog.events.fetch_add(1, Ordering::Relaxed);
+        self.backlog.data_bytes.fetch_add(length, Ordering::Relaxed);
         let _ = self.sender.send(event);
     }
 }
@@ -128,7 +161,7 @@ impl EventSink {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Message(Bytes),
-    Close(String),
+    Close { is_fault: bool, reason: String },
 }
 
 /// One session's outgoing queue.
@@ -169,7 +202,7 @@ impl Outbox {
     fn put(&self, outgoing: Outgoing) -> bool {
         let size = match &outgoing {
             Outgoing::Message(message) => message.len(),
-            Outgoing::Close(_) => 0,
+            Outgoing::Close { .. } => 0,
         };
         if self.bytes.fetch_add(size, Ordering::Relaxed) + size > OUTGOING_BYTES {
             self.kill.notify_one();
@@ -223,6 +256,9 @@ pub enum Barred {
     /// No more room on this server.
     #[error("the server is full")]
     ServerFull,
+    /// No more sessions for this address.
+    #[error("too many sessions are open from this address")]
+    AddressFull,
     /// No more room in this room.
     #[error("the room has as many participants as it may have")]
     RoomFull,
@@ -261,6 +297,7 @@ pub struct Hub {
     next_room: AtomicU32,
     next_session: AtomicU64,
     is_draining: AtomicBool,
+    places: Arc<Places>,
     pub(crate) joins: AtomicU64,
     pub(crate) resumes: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -282,6 +319,7 @@ impl Hub {
     pub fn new(config: HubConfig, media: Arc<dyn Media>) -> Arc<Hub> {
         let node = format!("ND_{:08x}", rand::rng().random::<u32>());
         Arc::new(Hub {
+            places: Places::new(0, config.limits.sessions_per_address),
             config,
             media,
             node,
@@ -323,12 +361,25 @@ impl Hub {
             tokio::select! {
                 event = events.receiver.recv() => match event {
                     Some(event) => {
-                        events.waiting.fetch_sub(1, Ordering::Relaxed);
+                        events.backlog.events.fetch_sub(1, Ordering::Relaxed);
+                        let length = data_length(&event);
+                        events.backlog.data_bytes.fetch_sub(length, Ordering::Relaxed);
                         self.on_event(event);
                     }
                     None => return,
                 },
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {
+                    let dropped = events.backlog.dropped.swap(0, Ordering::Relaxed);
+                    if dropped > 0 && let Some(suppressed) = BEHIND.pass(Instant::now()) {
+                        tracing::warn!(
+                            dropped,
+                            suppressed,
+                            "data and reports were dropped: participants send more than this \
+                             machine can pass on"
+                        );
+                    }
+                    self.tick();
+                }
             }
         }
     }
@@ -472,20 +523,19 @@ impl Hub {
                 return;
             }
             Effect::Send { session, message } => (session, Outgoing::Message(message)),
-            Effect::Close { session, reason } => (session, Outgoing::Close(reason)),
+            Effect::Close {
+                session,
+                is_fault,
+                reason,
+            } => (session, Outgoing::Close { is_fault, reason }),
         };
-        let is_last = matches!(outgoing, Outgoing::Close(_));
+        let is_last = matches!(outgoing, Outgoing::Close { .. });
         let Some(outbox) = inner.sessions.get(&session) else {
             return;
         };
         let is_put = outbox.put(outgoing);
         if !is_put {
-            self.slow.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                room = inner.room.name(),
-                session = session.0,
-                "a client reads its messages too slowly: its WebSocket is closed"
-            );
+            // Its task hears of it and says so; see `read_too_slowly`.
             inner.room.session_lost(session, now);
         }
         if is_last || !is_put {
@@ -523,7 +573,9 @@ impl Hub {
             seed,
             moment(),
         );
-        tracing::info!(room = name, "room opened");
+        if let Some(suppressed) = ROOM_OPENED.pass(Instant::now()) {
+            tracing::info!(room = name, suppressed, "room opened");
+        }
         let inner = Inner {
             room,
             sessions: HashMap::new(),
@@ -562,7 +614,10 @@ impl Hub {
         rooms
             .by_serial
             .retain(|_, known| !std::ptr::eq(&**known, cell));
-        tracing::info!(room = name, reason = reason.as_str_name(), "room closed");
+        if let Some(suppressed) = ROOM_CLOSED.pass(Instant::now()) {
+            let reason = reason.as_str_name();
+            tracing::info!(room = name, reason, suppressed, "room closed");
+        }
     }
 
     /// Creates a room, or changes an open one.
@@ -754,6 +809,19 @@ impl Hub {
         let mut inner = cell.lock();
         inner.sessions.remove(&session);
         self.with_inner(&mut inner, |room, at| room.session_lost(session, at.now));
+    }
+
+    pub(crate) fn read_too_slowly(&self, cell: &RoomCell, session: SessionId) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+        self.session_lost(cell, session);
+    }
+
+    /// Takes a place for a session, by where it comes from.
+    pub(crate) fn take_place(&self, address: Option<IpAddr>) -> Result<Place, Barred> {
+        self.places.take(address).map_err(|full| match full {
+            Full::Address => Barred::AddressFull,
+            Full::All => Barred::ServerFull,
+        })
     }
 
     pub(crate) fn refuse(&self, cell: &RoomCell, session: SessionId, reason: &str) {

@@ -10,12 +10,14 @@
 //! - What a client sends can cost that message or that session, never the room.
 //! - Everything kept per client is bounded by a named constant.
 
+mod budget;
 pub mod hub;
 pub mod log_limit;
 pub mod room;
 pub mod session;
 pub mod token;
 pub mod twirp;
+pub mod visitors;
 
 pub use hub::{EventQueue, EventSink, Gate, Hub, HubConfig, Limits, Media, event_queue};
 pub use livekit_protocol as proto;

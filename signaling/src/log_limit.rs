@@ -3,42 +3,65 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How often one kind of warning may be logged. Shorter shows more of an attack, longer keeps
+/// In which time the lines of one kind are counted. Shorter shows more of an attack, longer keeps
 /// more of the log for everything else.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// One kind of warning.
-#[derive(Debug, Default)]
-pub struct LogLimit(Mutex<State>);
+/// One kind of line.
+#[derive(Debug)]
+pub struct LogLimit {
+    lines: u32,
+    state: Mutex<State>,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    last: Option<Instant>,
+    since: Option<Instant>,
+    passed: u32,
     suppressed: u64,
 }
 
 impl LogLimit {
-    /// A kind of warning that was never logged.
+    /// A kind of warning, logged once per interval.
     pub const fn new() -> LogLimit {
-        LogLimit(Mutex::new(State {
-            last: None,
-            suppressed: 0,
-        }))
+        LogLimit::of(1)
+    }
+
+    /// A kind of event that is everyday, logged up to `lines` times per interval.
+    pub const fn of(lines: u32) -> LogLimit {
+        LogLimit {
+            lines,
+            state: Mutex::new(State {
+                since: None,
+                passed: 0,
+                suppressed: 0,
+            }),
+        }
     }
 
     /// `Some(number of lines left out since the last)` when a line may be logged now.
     pub fn pass(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().expect("no panic while counting");
-        match state.last {
-            Some(last) if now.saturating_duration_since(last) < INTERVAL => {
-                state.suppressed += 1;
-                None
-            }
-            _ => {
-                state.last = Some(now);
-                Some(std::mem::take(&mut state.suppressed))
-            }
+        let mut state = self.state.lock().expect("no panic while counting");
+        let is_over = state
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= INTERVAL);
+        if is_over {
+            state.since = Some(now);
+            state.passed = 0;
         }
+        if state.passed < self.lines {
+            state.passed += 1;
+            Some(std::mem::take(&mut state.suppressed))
+        } else {
+            state.suppressed += 1;
+            None
+        }
+    }
+}
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        LogLimit::new()
     }
 }
 
@@ -54,5 +77,14 @@ mod tests {
         assert_eq!(limit.pass(now), None);
         assert_eq!(limit.pass(now + INTERVAL / 2), None);
         assert_eq!(limit.pass(now + INTERVAL), Some(2));
+    }
+
+    #[test]
+    fn everyday_lines_pass_until_there_are_too_many() {
+        let limit = LogLimit::of(3);
+        let now = Instant::now();
+        let passed = (0..10).filter(|_| limit.pass(now).is_some()).count();
+        assert_eq!(passed, 3);
+        assert_eq!(limit.pass(now + INTERVAL), Some(7));
     }
 }

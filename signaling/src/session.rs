@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,13 +16,15 @@ use prost::Message as _;
 use proto::wrapped_join_request::Compression;
 use proto::{DisconnectReason, leave_request::Action};
 
-use crate::hub::{Barred, Hub, Outbox, Outgoing, Outlet, RoomCell, outbox};
+use crate::budget::Budget;
+use crate::hub::{Barred, Hub, OUTGOING_BYTES, Outbox, Outgoing, Outlet, RoomCell, outbox};
 use crate::log_limit::LogLimit;
 use crate::room::{
     ATTRIBUTES_BOUND, METADATA_BOUND, NAME_BOUND, Newcomer, PING_TIMEOUT, SessionId, check_sdp,
-    encode, refusal,
+    encode, is_plain, refusal,
 };
 use crate::token::{Claims, TokenError};
+use crate::visitors::{Place, Visitor};
 
 /// The longest message of a client, in bytes.
 pub const MESSAGE_BOUND: usize = 1024 * 1024;
@@ -30,6 +32,17 @@ pub const MESSAGE_BOUND: usize = 1024 * 1024;
 pub const JOIN_REQUEST_BOUND: usize = 1024 * 1024;
 /// The longest join request as it stands in the address, in bytes.
 pub const JOIN_REQUEST_TEXT_BOUND: usize = 256 * 1024;
+/// The most messages of a client at once, pings too. A browser that joins a hall of a thousand
+/// people says about two for each; one that says more has gone mad or means harm.
+pub const MESSAGES_BURST: usize = 3000;
+/// Messages of a client per second, in the long run.
+pub const MESSAGES_PER_SECOND: usize = 100;
+/// The most bytes of a client's messages at once: some fifty long offers.
+pub const MESSAGE_BYTES_BURST: usize = 8 * 1024 * 1024;
+/// Bytes of a client's messages per second, in the long run.
+pub const MESSAGE_BYTES_PER_SECOND: usize = 512 * 1024;
+/// Bytes read at once from a WebSocket; they are kept for as long as it is open.
+const READ_BUFFER: usize = 8 * 1024;
 /// How long one message may take to be written to a client.
 pub const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to close its side.
@@ -43,9 +56,24 @@ const JOIN_TRACKS_BOUND: usize = 32;
 /// The most text in a close frame, by RFC 6455 5.5, in bytes.
 const CLOSE_REASON_BOUND: usize = 120;
 
+/// The codes of RFC 6455 7.4.1 that close frames carry.
+mod close_code {
+    pub(super) const NORMAL: u16 = 1000;
+    pub(super) const PROTOCOL_ERROR: u16 = 1002;
+    pub(super) const TEXT_REFUSED: u16 = 1003;
+    pub(super) const NOT_A_MESSAGE: u16 = 1007;
+    pub(super) const BOUND_BROKEN: u16 = 1008;
+    pub(super) const TOO_LONG: u16 = 1009;
+}
+
 static BAD_TOKEN: LogLimit = LogLimit::new();
 static BAD_MESSAGE: LogLimit = LogLimit::new();
 static BAD_JOIN: LogLimit = LogLimit::new();
+static SLOW_READER: LogLimit = LogLimit::new();
+static TURNED_AWAY: LogLimit = LogLimit::new();
+// A hall's whole attendance may come within a few seconds, and each is worth its line.
+static OPENED: LogLimit = LogLimit::of(200);
+static CLOSED: LogLimit = LogLimit::of(200);
 
 /// The endpoints of clients.
 pub fn router(hub: Arc<Hub>) -> Router {
@@ -85,8 +113,14 @@ impl From<TokenError> for Rejection {
 
 impl From<Barred> for Rejection {
     fn from(barred: Barred) -> Self {
+        if barred != Barred::Draining
+            && let Some(suppressed) = TURNED_AWAY.pass(Instant::now())
+        {
+            tracing::warn!(reason = %barred, suppressed, "a client was turned away");
+        }
         let status = match barred {
             Barred::Draining | Barred::ServerFull => StatusCode::SERVICE_UNAVAILABLE,
+            Barred::AddressFull => StatusCode::TOO_MANY_REQUESTS,
             Barred::RoomFull | Barred::Gate(_) => StatusCode::FORBIDDEN,
         };
         Rejection(status, barred.to_string())
@@ -123,7 +157,10 @@ fn with_cors(mut response: Response) -> Response {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = (self.0, self.1).into_response();
-        if self.0 == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.0,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
@@ -158,13 +195,20 @@ fn check_claims(
         || claims.name.len() > NAME_BOUND
         || claims.video.room.len() > NAME_BOUND
         || claims.metadata.len() > METADATA_BOUND;
-    if too_long {
-        return Err(Rejection(
-            StatusCode::BAD_REQUEST,
-            "the token's identity, name, room or metadata is too long".into(),
-        ));
+    let reason = if too_long {
+        "the token's identity, name, room or metadata is too long"
+    } else if ![&claims.sub, &claims.name, &claims.video.room]
+        .into_iter()
+        .all(|text| is_plain(text))
+    {
+        "the token's identity, name or room has control characters"
+    } else {
+        return Ok(claims);
+    };
+    if let Some(suppressed) = BAD_JOIN.pass(Instant::now()) {
+        tracing::warn!(reason, suppressed, "a client's join was refused");
     }
-    Ok(claims)
+    Err(Rejection(StatusCode::BAD_REQUEST, reason.into()))
 }
 
 async fn preflight() -> Response {
@@ -202,6 +246,7 @@ async fn rtc(
     State(hub): State<Arc<Hub>>,
     headers: HeaderMap,
     Query(parameters): Query<Parameters>,
+    visitor: Option<Extension<Visitor>>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Rejection> {
     let claims = check_claims(&hub, &headers, &parameters)?;
@@ -216,13 +261,14 @@ async fn rtc(
         newcomer.client_protocol = parameters.client_protocol.unwrap_or_default();
         Arrival::Join(Box::new(newcomer))
     };
-    enter(hub, claims, arrival, upgrade).await
+    enter(hub, claims, arrival, visitor, upgrade).await
 }
 
 async fn rtc_v1(
     State(hub): State<Arc<Hub>>,
     headers: HeaderMap,
     Query(parameters): Query<Parameters>,
+    visitor: Option<Extension<Visitor>>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Rejection> {
     let claims = check_claims(&hub, &headers, &parameters)?;
@@ -252,7 +298,7 @@ async fn rtc_v1(
         newcomer.offer = request.publisher_offer;
         Arrival::Join(Box::new(newcomer))
     };
-    enter(hub, claims, arrival, upgrade).await
+    enter(hub, claims, arrival, visitor, upgrade).await
 }
 
 fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
@@ -278,7 +324,7 @@ fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
 fn read_join_request(text: &str) -> Result<proto::JoinRequest, Rejection> {
     unpack_join_request(text).map_err(|reason| {
         if let Some(suppressed) = BAD_JOIN.pass(Instant::now()) {
-            tracing::warn!(reason, suppressed, "a client's join request can't be read");
+            tracing::warn!(reason, suppressed, "a client's join was refused");
         }
         Rejection(StatusCode::BAD_REQUEST, format!("join_request: {reason}"))
     })
@@ -343,42 +389,68 @@ async fn enter(
     hub: Arc<Hub>,
     claims: Claims,
     arrival: Arrival,
+    visitor: Option<Extension<Visitor>>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Rejection> {
+    let place = hub.take_place(visitor.map(|Extension(Visitor(address))| address))?;
     hub.admit(&claims).await?;
     let upgrade = upgrade
         .max_message_size(MESSAGE_BOUND)
         .max_frame_size(MESSAGE_BOUND)
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
-        .max_write_buffer_size(MESSAGE_BOUND * 2);
+        // The longest is a join into a full hall, which the queue's bound also holds for.
+        .max_write_buffer_size(OUTGOING_BYTES + READ_BUFFER);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        run(hub, claims, arrival, socket).await;
+        run(hub, claims, arrival, socket, place).await;
     }))
 }
 
 /// Runs a session from its first message to its close frame.
-async fn run(hub: Arc<Hub>, claims: Claims, arrival: Arrival, mut socket: WebSocket) {
+async fn run(
+    hub: Arc<Hub>,
+    claims: Claims,
+    arrival: Arrival,
+    mut socket: WebSocket,
+    _place: Place,
+) {
     let (outbox, mut outlet) = outbox();
     let entered = come_in(&hub, &claims, arrival, outbox);
     let (session, cell) = match entered {
         Ok(entered) => entered,
         Err((reason, action, text)) => {
             let _ = write(&mut socket, Frame::Binary(refusal(reason, action)), &outlet).await;
-            close(&mut socket, &text).await;
+            close(&mut socket, close_code::NORMAL, &text).await;
             return;
         }
     };
-    tracing::info!(
-        room = claims.video.room,
-        participant = claims.sub,
-        session = session.0,
-        "session opened"
-    );
+    if let Some(suppressed) = OPENED.pass(Instant::now()) {
+        tracing::info!(
+            room = claims.video.room,
+            participant = claims.sub,
+            session = session.0,
+            suppressed,
+            "session opened"
+        );
+    }
     let end = converse(&hub, &claims, session, &cell, &mut socket, &mut outlet).await;
     match &end {
-        End::Closed(_) => {}
+        End::Closed { .. } => {}
         End::Lost(_) => hub.session_lost(&cell, session),
-        End::Broken(reason) => {
+        End::Slow => {
+            hub.read_too_slowly(&cell, session);
+            if let Some(suppressed) = SLOW_READER.pass(Instant::now()) {
+                tracing::warn!(
+                    room = claims.video.room,
+                    participant = claims.sub,
+                    suppressed,
+                    "a client reads its messages too slowly: its WebSocket was closed, and it may \
+                     resume"
+                );
+            }
+        }
+        End::Broken { reason, .. } => {
+            hub.refuse(&cell, session, reason);
             if let Some(suppressed) = BAD_MESSAGE.pass(Instant::now()) {
                 tracing::warn!(
                     room = claims.video.room,
@@ -388,13 +460,17 @@ async fn run(hub: Arc<Hub>, claims: Claims, arrival: Arrival, mut socket: WebSoc
                     "a client broke the protocol: its session was ended"
                 );
             }
-            hub.refuse(&cell, session, reason);
         }
     }
-    let text = match end {
-        End::Closed(text) => text,
-        End::Lost(text) => text.to_owned(),
-        End::Broken(text) => {
+    let (code, text) = match end {
+        End::Closed { is_fault, reason } if is_fault => (close_code::BOUND_BROKEN, reason),
+        End::Closed { reason, .. } => (close_code::NORMAL, reason),
+        End::Lost(text) => (close_code::NORMAL, text.to_owned()),
+        End::Slow => (
+            close_code::BOUND_BROKEN,
+            "messages were read too slowly".to_owned(),
+        ),
+        End::Broken { code, reason } => {
             // What was queued last says why, so it is sent before the close.
             let _ = tokio::time::timeout(CLOSE_TIME, async {
                 while let Some(Outgoing::Message(message)) = outlet.next().await {
@@ -407,17 +483,20 @@ async fn run(hub: Arc<Hub>, claims: Claims, arrival: Arrival, mut socket: WebSoc
                 }
             })
             .await;
-            text
+            (code, reason)
         }
     };
-    tracing::info!(
-        room = claims.video.room,
-        participant = claims.sub,
-        session = session.0,
-        reason = text,
-        "session closed"
-    );
-    close(&mut socket, &text).await;
+    if let Some(suppressed) = CLOSED.pass(Instant::now()) {
+        tracing::info!(
+            room = claims.video.room,
+            participant = claims.sub,
+            session = session.0,
+            reason = text,
+            suppressed,
+            "session closed"
+        );
+    }
+    close(&mut socket, code, &text).await;
 }
 
 type Refused = (DisconnectReason, Action, String);
@@ -456,13 +535,43 @@ fn come_in(
 }
 
 /// How a session ended.
+#[derive(Debug)]
 enum End {
     /// The room ended it.
-    Closed(String),
+    Closed { is_fault: bool, reason: String },
     /// The client is gone; it may come back.
     Lost(&'static str),
+    /// The client does not read what it is told; it may come back.
+    Slow,
     /// The client broke the protocol.
-    Broken(String),
+    Broken { code: u16, reason: String },
+}
+
+fn broken(code: u16, reason: impl Into<String>) -> End {
+    End::Broken {
+        code,
+        reason: reason.into(),
+    }
+}
+
+/// What a failed read of a WebSocket means. The library under it is not named by its own types:
+/// what its errors say is all there is.
+fn end_of(error: &axum::Error) -> End {
+    let text = error.to_string();
+    if text.contains("Space limit exceeded") {
+        return broken(
+            close_code::TOO_LONG,
+            format!("a message is over {MESSAGE_BOUND} bytes"),
+        );
+    }
+    let is_reset = text.contains("without closing handshake");
+    if !is_reset && (text.contains("protocol error") || text.contains("UTF-8")) {
+        return broken(
+            close_code::PROTOCOL_ERROR,
+            "a frame is not a WebSocket frame",
+        );
+    }
+    End::Lost("the connection was lost")
 }
 
 async fn converse(
@@ -475,6 +584,12 @@ async fn converse(
 ) -> End {
     let kill = outlet.kill.clone();
     let mut last_heard = tokio::time::Instant::now();
+    let mut messages = Budget::new(MESSAGES_BURST, MESSAGES_PER_SECOND, last_heard.into_std());
+    let mut bytes = Budget::new(
+        MESSAGE_BYTES_BURST,
+        MESSAGE_BYTES_PER_SECOND,
+        last_heard.into_std(),
+    );
     let mut refresh = tokio::time::interval_at(
         tokio::time::Instant::now() + REFRESH_INTERVAL,
         REFRESH_INTERVAL,
@@ -482,14 +597,16 @@ async fn converse(
     loop {
         tokio::select! {
             biased;
-            () = kill.notified() => return End::Lost("messages were read too slowly"),
+            () = kill.notified() => return End::Slow,
             outgoing = outlet.next() => match outgoing {
                 Some(Outgoing::Message(message)) => {
                     if let Err(end) = write(socket, Frame::Binary(message), outlet).await {
                         return end;
                     }
                 }
-                Some(Outgoing::Close(reason)) => return End::Closed(reason),
+                Some(Outgoing::Close { is_fault, reason }) => {
+                    return End::Closed { is_fault, reason };
+                }
                 None => return End::Lost("the session was replaced"),
             },
             _ = refresh.tick() => {
@@ -505,34 +622,51 @@ async fn converse(
             }
             frame = socket.recv() => {
                 last_heard = tokio::time::Instant::now();
+                if let Some(Ok(frame)) = &frame {
+                    let now = last_heard.into_std();
+                    if !messages.spend(1, now) || !bytes.spend(length(frame), now) {
+                        return broken(
+                            close_code::BOUND_BROKEN,
+                            "too many messages in too short a time",
+                        );
+                    }
+                }
                 match frame {
                     Some(Ok(Frame::Binary(bytes))) => {
                         let Ok(request) = proto::SignalRequest::decode(bytes) else {
-                            return End::Broken("a message is not a SignalRequest".into());
+                            return broken(
+                                close_code::NOT_A_MESSAGE,
+                                "a message is not a SignalRequest",
+                            );
                         };
                         // A request of a newer protocol decodes as nothing.
                         if let Some(message) = request.message
                             && let Err(crate::room::Refusal::Broken(reason)) =
                                 hub.handle(cell, session, message)
                         {
-                            return End::Broken(reason);
+                            return broken(close_code::BOUND_BROKEN, reason);
                         }
                     }
                     Some(Ok(Frame::Text(_))) => {
-                        return End::Broken("only binary protobuf messages are spoken here".into());
+                        return broken(
+                            close_code::TEXT_REFUSED,
+                            "only binary protobuf messages are spoken here",
+                        );
                     }
                     Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
                     Some(Ok(Frame::Close(_))) | None => return End::Lost("closed by the client"),
-                    Some(Err(error)) => {
-                        let text = error.to_string();
-                        if text.contains("too long") || text.contains("too big") {
-                            return End::Broken(format!("a message is over {MESSAGE_BOUND} bytes"));
-                        }
-                        return End::Lost("the connection was lost");
-                    }
+                    Some(Err(error)) => return end_of(&error),
                 }
             }
         }
+    }
+}
+
+fn length(frame: &Frame) -> usize {
+    match frame {
+        Frame::Binary(bytes) | Frame::Ping(bytes) | Frame::Pong(bytes) => bytes.len(),
+        Frame::Text(text) => text.len(),
+        Frame::Close(_) => 0,
     }
 }
 
@@ -548,24 +682,29 @@ async fn write(socket: &mut WebSocket, frame: Frame, outlet: &Outlet) -> Result<
         sent = tokio::time::timeout(WRITE_TIME, socket.send(frame)) => match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Lost("the connection was lost")),
-            Err(_) => Err(End::Lost("messages were read too slowly")),
+            Err(_) => Err(End::Slow),
         },
-        () = outlet.kill.notified() => Err(End::Lost("messages were read too slowly")),
+        () = outlet.kill.notified() => Err(End::Slow),
     }
 }
 
-async fn close(socket: &mut WebSocket, reason: &str) {
+async fn close(socket: &mut WebSocket, code: u16, reason: &str) {
     let mut end = reason.len().min(CLOSE_REASON_BOUND);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
     let frame = CloseFrame {
-        code: 1000,
+        code,
         reason: reason[..end].into(),
     };
     let _ = tokio::time::timeout(CLOSE_TIME, async {
         if socket.send(Frame::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.recv().await {}
+            if code == close_code::TOO_LONG {
+                // The rest of the message is not read. A connection closed over it is reset, and a
+                // client that still sends would hear of the reset and not of the reason.
+                std::future::pending::<()>().await;
+            }
         }
     })
     .await;

@@ -1,11 +1,11 @@
 //! LiveKit's server API, RoomService over Twirp: protobuf and JSON, version 7 of its rules.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -14,18 +14,23 @@ use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::hub::{Barred, Hub};
-use crate::room::{CallError, METADATA_BOUND, NAME_BOUND, RoomSettings};
+use crate::log_limit::LogLimit;
+use crate::room::{CallError, METADATA_BOUND, NAME_BOUND, RoomSettings, is_plain};
 use crate::session::bearer;
 use crate::token::{Claims, TokenError};
 
 /// The longest request, in bytes.
 pub const BODY_BOUND: usize = 1024 * 1024;
 
+/// The most of a reader's words about a request that can't be read, in bytes.
+const ERROR_BOUND: usize = 200;
+
+static CALL_REFUSED: LogLimit = LogLimit::new();
+
 /// The endpoints of the server API.
 pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/twirp/livekit.RoomService/{method}", post(call))
-        .layer(DefaultBodyLimit::max(BODY_BOUND))
         .with_state(hub)
 }
 
@@ -61,7 +66,7 @@ impl From<CallError> for TwirpError {
         let code = match error {
             CallError::NoParticipant | CallError::NoTrack => "not_found",
             CallError::RemoteUnmute => "failed_precondition",
-            CallError::TooLong => "invalid_argument",
+            CallError::TooLong | CallError::NotPlain => "invalid_argument",
         };
         TwirpError(code, error.to_string())
     }
@@ -81,7 +86,7 @@ impl From<Barred> for TwirpError {
     fn from(barred: Barred) -> Self {
         let code = match barred {
             Barred::Draining => "unavailable",
-            Barred::ServerFull | Barred::RoomFull => "resource_exhausted",
+            Barred::ServerFull | Barred::RoomFull | Barred::AddressFull => "resource_exhausted",
             Barred::Gate(_) => "permission_denied",
         };
         TwirpError(code, barred.to_string())
@@ -108,8 +113,10 @@ where
     Q: Message + Default + DeserializeOwned,
     A: Message + Serialize,
 {
-    let malformed =
-        |error: String| TwirpError("malformed", format!("the request can't be read: {error}"));
+    let malformed = |mut error: String| {
+        error.truncate(error.floor_char_boundary(ERROR_BOUND));
+        TwirpError("malformed", format!("the request can't be read: {error}"))
+    };
     match format {
         Format::Protobuf => {
             let request = Q::decode(&**body).map_err(|error| malformed(error.to_string()))?;
@@ -146,7 +153,37 @@ async fn call(
     State(hub): State<Arc<Hub>>,
     Path(method): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
+) -> Result<Response, TwirpError> {
+    let answered = read_and_answer(&hub, &method, &headers, body).await;
+    // The words of other errors may repeat what the caller sent.
+    if let Err(TwirpError(code, message)) = &answered
+        && matches!(*code, "unauthenticated" | "permission_denied" | "malformed")
+        && let Some(suppressed) = CALL_REFUSED.pass(Instant::now())
+    {
+        let reason = if *code == "malformed" {
+            "the request can't be read"
+        } else {
+            message
+        };
+        let is_known = method.len() <= 40 && method.chars().all(|c| c.is_ascii_alphabetic());
+        let method = if is_known { &method } else { "unknown" };
+        tracing::warn!(
+            method,
+            code,
+            reason,
+            suppressed,
+            "a server API call was refused"
+        );
+    }
+    answered
+}
+
+async fn read_and_answer(
+    hub: &Hub,
+    method: &str,
+    headers: &HeaderMap,
+    body: Body,
 ) -> Result<Response, TwirpError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -166,8 +203,13 @@ async fn call(
     };
     let claims = hub
         .keys()
-        .verify(bearer(&headers).unwrap_or(""), SystemTime::now())?;
-    dispatch(&hub, &claims, &method, format, &body)
+        .verify(bearer(headers).unwrap_or(""), SystemTime::now())?;
+    // Whoever has no token has nothing kept for it.
+    let body = to_bytes(body, BODY_BOUND).await.map_err(|_| {
+        let message = format!("the request is over {BODY_BOUND} bytes or did not come whole");
+        TwirpError("malformed", message)
+    })?;
+    dispatch(hub, &claims, method, format, &body)
 }
 
 fn dispatch(
@@ -184,6 +226,10 @@ fn dispatch(
                 return Err(TwirpError("invalid_argument", "a room needs a name".into()));
             }
             check_length("name", &request.name, NAME_BOUND)?;
+            if !is_plain(&request.name) {
+                let message = "a room's name must have no control characters";
+                return Err(TwirpError("invalid_argument", message.into()));
+            }
             check_length("metadata", &request.metadata, METADATA_BOUND)?;
             Ok(hub.create_room(RoomSettings {
                 name: request.name,

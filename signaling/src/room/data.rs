@@ -3,11 +3,13 @@
 // Older clients and server SDKs address by these fields.
 #![allow(deprecated)]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::data_packet::Value;
+use proto::request_response::Reason;
 use sfu::{Channel, Command, ConnectionId};
 
 use super::{ParticipantKey, Room};
@@ -21,19 +23,24 @@ impl Room {
             return;
         };
         if payload.len() > DATA_BOUND {
-            tracing::debug!(
-                size = payload.len(),
-                "a data message over the bound was dropped"
-            );
+            let message = format!("a data message is over {DATA_BOUND} bytes");
+            self.complain(key, Reason::LimitExceeded, &message);
             return;
         }
         let Ok(mut packet) = proto::DataPacket::decode(payload) else {
+            self.complain(
+                key,
+                Reason::InvalidRequest,
+                "a data message is not a DataPacket",
+            );
             return;
         };
         let Some(sender) = self.participants.get_mut(&key) else {
             return;
         };
         if !sender.permission().can_publish_data {
+            let message = "does not have permission to publish data";
+            self.complain(key, Reason::NotAllowed, message);
             return;
         }
         if channel == Channel::Reliable && packet.sequence != 0 {
@@ -97,8 +104,9 @@ impl Room {
         packet: proto::DataPacket,
         to_sids: &[String],
     ) {
-        let to = &packet.destination_identities;
-        let is_to_all = to.is_empty() && to_sids.is_empty();
+        let is_to_all = packet.destination_identities.is_empty() && to_sids.is_empty();
+        let to: HashSet<&String> = packet.destination_identities.iter().collect();
+        let to_sids: HashSet<&String> = to_sids.iter().collect();
         let connections: Vec<ConnectionId> = self
             .participants
             .values()

@@ -27,9 +27,12 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message;
-use proto::{DisconnectReason, leave_request::Action, participant_info::State};
+use proto::{DisconnectReason, leave_request::Action, participant_info::State, request_response};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sfu::{Command, ConnectionId, Event, Role, TrackId};
+
+use crate::budget::Budget;
+use crate::log_limit::LogLimit;
 
 pub use data::DATA_BOUND;
 use line::Line;
@@ -67,14 +70,41 @@ pub const NAME_BOUND: usize = 256;
 pub const METADATA_BOUND: usize = 64 * 1024;
 /// The most that all attributes of a participant take, in bytes.
 pub const ATTRIBUTES_BOUND: usize = 64 * 1024;
+/// The most that the metadata and attributes of all participants of a room take, in bytes.
+/// Everybody who comes is told all of it in one message, so a few must not be able to make that
+/// message too long for anybody to join.
+pub const ROOM_TEXT_BOUND: usize = 1024 * 1024;
 /// The longest SDP that is looked at, in bytes.
 pub const SDP_BOUND: usize = 256 * 1024;
-/// The most m-lines of an SDP that is looked at.
-pub const MEDIA_LINES_BOUND: usize = 512;
+/// The most m-lines of an SDP that is looked at; the media core takes no more.
+pub const MEDIA_LINES_BOUND: usize = 256;
 /// The most offers that may wait for their answers.
 pub const PENDING_OFFERS: usize = 16;
 /// The most track ids in one request.
 pub const TRACK_IDS_BOUND: usize = 4096;
+/// The longest request that an answer repeats, in bytes.
+const ECHO_BOUND: usize = 4 * 1024;
+/// The most text of others (the media core, a client) in a log line or a close frame, in bytes.
+const REASON_BOUND: usize = 200;
+
+/// What one participant's changes may cost each of the others at once, in bytes: what is over it
+/// is told later, together with what has changed by then. Far below what waits for a slow reader
+/// at most, so that nobody can make others lose their sessions by changing something quickly.
+pub const NEWS_BURST: usize = 1024 * 1024;
+/// The same per second, in the long run.
+pub const NEWS_PER_SECOND: usize = 128 * 1024;
+/// What the shortest news counts for, in bytes.
+const NEWS_LEAST: usize = 4 * 1024;
+/// How often a participant is told that what it sends was not passed on.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+
+static SDP_REFUSED: LogLimit = LogLimit::of(5);
+static DATA_REFUSED: LogLimit = LogLimit::new();
+static METADATA_REFUSED: LogLimit = LogLimit::new();
+// A meeting that ends abruptly is worth its lines.
+static TIMED_OUT: LogLimit = LogLimit::of(100);
+static MEDIA_CONNECTED: LogLimit = LogLimit::of(200);
+static MEDIA_CLOSED: LogLimit = LogLimit::of(200);
 
 /// LiveKit's protocol version that is spoken.
 pub const PROTOCOL_VERSION: i32 = 16;
@@ -113,6 +143,8 @@ pub enum Effect {
     Close {
         /// Which.
         session: SessionId,
+        /// Whether the client did what it must not.
+        is_fault: bool,
         /// Why, for the client's log.
         reason: String,
     },
@@ -146,6 +178,9 @@ pub enum CallError {
     /// Too much of something.
     #[error("a field is too long")]
     TooLong,
+    /// A name with control characters.
+    #[error("a name has control characters")]
+    NotPlain,
 }
 
 /// What a room is made with.
@@ -236,6 +271,13 @@ pub struct Participant {
     allow: subscribe::Allow,
     line: Line,
     told_quality: Option<i32>,
+    /// What its changes may still cost the others.
+    news: Budget,
+    /// It changed and not all know; whether it is to be told itself.
+    untold: Option<bool>,
+    /// It changed whom it lets have its tracks, and that is not in force yet.
+    next_allow: Option<subscribe::Allow>,
+    complained: Option<Instant>,
     last_reliable: u32,
     /// Track ids in the client's offers that stand for announced ones; see [`offer`].
     aliases: HashMap<String, String>,
@@ -278,6 +320,8 @@ pub struct Room {
     empty_since: Option<Instant>,
     was_occupied: bool,
     quality_told: Instant,
+    /// The time at which the room was last told anything.
+    now: Instant,
     effects: Vec<Effect>,
 }
 
@@ -315,11 +359,32 @@ fn make_sid(random: &mut StdRng, prefix: &str) -> String {
     sid
 }
 
+fn texts_size(metadata: &str, attributes: &HashMap<String, String>) -> usize {
+    metadata.len() + attributes_size(attributes)
+}
+
 fn attributes_size(attributes: &HashMap<String, String>) -> usize {
     attributes
         .iter()
         .map(|(key, value)| key.len() + value.len())
         .sum()
+}
+
+/// Whether a text may stand in lists and logs: no control characters, and nothing that makes text
+/// run another way than it is written.
+pub fn is_plain(text: &str) -> bool {
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    !text.chars().any(|c| c.is_control() || turns(c))
+}
+
+/// A text of others, made fit for a log line or a close frame.
+fn short(text: &str) -> String {
+    let mut end = text.len().min(REASON_BOUND);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let line = |c: char| if c.is_control() { ' ' } else { c };
+    text[..end].chars().map(line).collect()
 }
 
 /// Checks an SDP against its bounds.
@@ -362,6 +427,7 @@ impl Room {
             empty_since: Some(at.now),
             was_occupied: false,
             quality_told: at.now,
+            now: at.now,
             effects: Vec::new(),
         }
     }
@@ -513,12 +579,22 @@ impl Room {
             .collect()
     }
 
-    /// Tells everybody what became of a participant.
+    /// Tells everybody what became of a participant: now, or with the next tick that may.
     fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
+        let Some(length) = self.full_info(key, true).map(|info| info.encoded_len()) else {
+            return;
+        };
+        let now = self.now;
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
+        let to_itself = to_itself | participant.untold.unwrap_or_default();
         participant.info.version += 1;
+        if !participant.news.spend(length.max(NEWS_LEAST), now) {
+            participant.untold = Some(to_itself);
+            return;
+        }
+        participant.untold = None;
         let is_hidden = participant.is_hidden();
         if !is_hidden {
             let info = self.full_info(key, false).expect("it was just found");
@@ -556,7 +632,8 @@ impl Room {
     }
 
     /// Lets somebody in; whoever has the same identity goes.
-    pub fn join(&mut self, newcomer: Newcomer, at: Moment) -> ParticipantKey {
+    pub fn join(&mut self, mut newcomer: Newcomer, at: Moment) -> ParticipantKey {
+        self.now = at.now;
         let twins: Vec<_> = self
             .participants
             .values()
@@ -570,6 +647,14 @@ impl Room {
                 Some(Action::Disconnect),
                 at.now,
             );
+        }
+        if self.texts_size(None) + texts_size(&newcomer.metadata, &newcomer.attributes)
+            > ROOM_TEXT_BOUND
+        {
+            // Whoever filled the room with text must not keep others out of it.
+            newcomer.metadata.clear();
+            newcomer.attributes.clear();
+            self.log_metadata_refused(&newcomer.identity, "the room has too much metadata");
         }
         let key = ParticipantKey(self.next_number());
         let publisher = ConnectionId(self.next_id());
@@ -621,6 +706,10 @@ impl Room {
                 allow: subscribe::Allow::Everybody,
                 line: Line::default(),
                 told_quality: None,
+                news: Budget::new(NEWS_BURST, NEWS_PER_SECOND, at.now),
+                untold: None,
+                next_allow: None,
+                complained: None,
                 last_reliable: 0,
                 aliases: HashMap::new(),
             },
@@ -709,6 +798,7 @@ impl Room {
 
     /// Gives a participant a new session. `false` if there is none such.
     pub fn resume(&mut self, sid: &str, identity: &str, session: SessionId, at: Moment) -> bool {
+        self.now = at.now;
         if !self.can_resume(sid, identity) {
             return false;
         }
@@ -730,6 +820,7 @@ impl Room {
             self.by_session.remove(&old);
             self.effects.push(Effect::Close {
                 session: old,
+                is_fault: false,
                 reason: "resumed by another connection".into(),
             });
         }
@@ -783,6 +874,7 @@ impl Room {
 
     /// Ends a session that broke the protocol, and its participant.
     pub fn refuse(&mut self, session: SessionId, reason: &str, now: Instant) {
+        self.now = now;
         if let Some(key) = self.by_session.get(&session).copied() {
             self.remove_saying(
                 key,
@@ -801,16 +893,28 @@ impl Room {
         action: Option<Action>,
         now: Instant,
     ) {
-        self.remove_saying(key, reason, action, reason.as_str_name(), now);
+        self.remove_as(key, reason, action, (false, reason.as_str_name()), now);
     }
 
-    /// Takes a participant out of the room; with `action`, its client is told to leave.
+    /// Takes a participant out whose client did what it must not, or did not what it must.
     fn remove_saying(
         &mut self,
         key: ParticipantKey,
         reason: DisconnectReason,
         action: Option<Action>,
         text: &str,
+        now: Instant,
+    ) {
+        self.remove_as(key, reason, action, (true, text), now);
+    }
+
+    /// Takes a participant out of the room; with `action`, its client is told to leave.
+    fn remove_as(
+        &mut self,
+        key: ParticipantKey,
+        reason: DisconnectReason,
+        action: Option<Action>,
+        (is_fault, text): (bool, &str),
         now: Instant,
     ) {
         if let Some(action) = action {
@@ -832,6 +936,7 @@ impl Room {
             self.by_session.remove(&session);
             self.effects.push(Effect::Close {
                 session,
+                is_fault,
                 reason: text.to_owned(),
             });
         }
@@ -874,7 +979,11 @@ impl Room {
             {
                 self.by_session.remove(&session);
                 let reason = reason.as_str_name().to_owned();
-                self.effects.push(Effect::Close { session, reason });
+                self.effects.push(Effect::Close {
+                    session,
+                    is_fault: false,
+                    reason,
+                });
             }
         }
         for key in self.participants.keys().copied().collect::<Vec<_>>() {
@@ -892,6 +1001,7 @@ impl Room {
         at: Moment,
     ) -> Result<(), Refusal> {
         use proto::signal_request::Message as Request;
+        self.now = at.now;
         let key = *self.by_session.get(&session).ok_or(Refusal::Stale)?;
         match message {
             Request::Offer(offer) => {
@@ -1031,12 +1141,18 @@ impl Room {
                 request.attributes.clone(),
             ) {
                 Ok(()) => (Reason::Ok, ""),
+                Err(CallError::NotPlain) => {
+                    (Reason::InvalidRequest, "the name has control characters")
+                }
                 Err(_) => (
                     Reason::LimitExceeded,
                     "metadata, name or attributes are too long",
                 ),
             }
         };
+        if reason != Reason::Ok {
+            self.log_metadata_refused(&self.identity(key), message);
+        }
         // Only failures and numbered requests are answered: older SDKs number none.
         if request_id != 0 || reason != Reason::Ok {
             self.tell(
@@ -1045,10 +1161,32 @@ impl Room {
                     request_id,
                     reason: reason as i32,
                     message: message.into(),
-                    request: Some(proto::request_response::Request::UpdateMetadata(request)),
+                    request: (request.encoded_len() <= ECHO_BOUND)
+                        .then_some(proto::request_response::Request::UpdateMetadata(request)),
                 }),
             );
         }
+    }
+
+    fn log_metadata_refused(&self, identity: &str, reason: &str) {
+        if let Some(suppressed) = METADATA_REFUSED.pass(self.now) {
+            tracing::warn!(
+                room = self.settings.name,
+                participant = identity,
+                reason,
+                suppressed,
+                "metadata, a name or attributes were refused"
+            );
+        }
+    }
+
+    /// What the metadata and attributes of all but one take.
+    fn texts_size(&self, except: Option<ParticipantKey>) -> usize {
+        self.participants
+            .values()
+            .filter(|participant| Some(participant.key) != except)
+            .map(|participant| texts_size(&participant.info.metadata, &participant.info.attributes))
+            .sum()
     }
 
     /// Empty `metadata` and `name` leave theirs as they are; an attribute's empty value deletes it.
@@ -1059,12 +1197,16 @@ impl Room {
         name: &str,
         attributes: HashMap<String, String>,
     ) -> Result<(), CallError> {
+        let of_others = self.texts_size(Some(key));
         let participant = self
             .participants
             .get_mut(&key)
             .ok_or(CallError::NoParticipant)?;
         if metadata.len() > METADATA_BOUND || name.len() > NAME_BOUND {
             return Err(CallError::TooLong);
+        }
+        if !is_plain(name) {
+            return Err(CallError::NotPlain);
         }
         let mut merged = participant.info.attributes.clone();
         for (attribute, value) in attributes {
@@ -1074,7 +1216,14 @@ impl Room {
                 merged.insert(attribute, value);
             }
         }
-        if attributes_size(&merged) > ATTRIBUTES_BOUND {
+        let kept = if metadata.is_empty() {
+            &participant.info.metadata
+        } else {
+            metadata
+        };
+        if attributes_size(&merged) > ATTRIBUTES_BOUND
+            || of_others + texts_size(kept, &merged) > ROOM_TEXT_BOUND
+        {
             return Err(CallError::TooLong);
         }
         participant.info.attributes = merged;
@@ -1207,6 +1356,7 @@ impl Room {
 
     /// Handles an event of one of this room's connections or tracks.
     pub fn on_event(&mut self, event: Event, now: Instant) {
+        self.now = now;
         match event {
             Event::Answer {
                 connection,
@@ -1251,12 +1401,16 @@ impl Room {
                 let Some(key) = self.by_connection.get(&connection).copied() else {
                     return;
                 };
-                tracing::info!(
-                    room = self.settings.name,
-                    participant = self.identity(key),
-                    reason,
-                    "a session description was refused"
-                );
+                let reason = short(&reason);
+                if let Some(suppressed) = SDP_REFUSED.pass(now) {
+                    tracing::warn!(
+                        room = self.settings.name,
+                        participant = self.identity(key),
+                        reason,
+                        suppressed,
+                        "a session description was refused"
+                    );
+                }
                 // Its client waits for an answer that can't be given: it shall start afresh.
                 self.remove_saying(
                     key,
@@ -1329,13 +1483,16 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        tracing::info!(
-            room = self.settings.name,
-            participant = participant.info.identity,
-            connection = connection.0 & u64::from(u32::MAX),
-            remote = remote.map(tracing::field::display),
-            "media connected"
-        );
+        if let Some(suppressed) = MEDIA_CONNECTED.pass(self.now) {
+            tracing::info!(
+                room = self.settings.name,
+                participant = participant.info.identity,
+                connection = connection.0 & u64::from(u32::MAX),
+                remote = remote.map(tracing::field::display),
+                suppressed,
+                "media connected"
+            );
+        }
         if connection == participant.publisher {
             participant.is_publisher_connected = true;
         }
@@ -1364,12 +1521,15 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        tracing::info!(
-            room = self.settings.name,
-            participant = participant.info.identity,
-            reason,
-            "media connection closed"
-        );
+        if let Some(suppressed) = MEDIA_CLOSED.pass(now) {
+            tracing::info!(
+                room = self.settings.name,
+                participant = participant.info.identity,
+                reason,
+                suppressed,
+                "media connection closed"
+            );
+        }
         if connection == participant.publisher {
             // The shard has forgotten its tracks.
             participant.offers_in.clear();
@@ -1443,6 +1603,7 @@ impl Room {
 
     /// Does what is due; call about twice a second.
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
         let since = |then: Instant| now.saturating_duration_since(then);
         let mut due = Vec::new();
         for participant in self.participants.values() {
@@ -1455,39 +1616,64 @@ impl Room {
                     .is_some_and(|offer| since(offer.since) >= limit)
             };
             let verdict = match (lost, media_lost) {
-                (Some(lost), None) if lost >= RESUME_TIME => {
-                    Some((DisconnectReason::SignalClose, Action::Disconnect))
-                }
-                (Some(lost), Some(media)) if lost.min(media) >= GONE_TIME => {
-                    Some((DisconnectReason::SignalClose, Action::Disconnect))
-                }
-                (None, Some(media)) if media >= GONE_TIME => {
-                    Some((DisconnectReason::ConnectionTimeout, Action::Reconnect))
-                }
+                (Some(lost), None) if lost >= RESUME_TIME => Some((
+                    DisconnectReason::SignalClose,
+                    Action::Disconnect,
+                    "its WebSocket was lost and did not come back",
+                )),
+                (Some(lost), Some(media)) if lost.min(media) >= GONE_TIME => Some((
+                    DisconnectReason::SignalClose,
+                    Action::Disconnect,
+                    "its WebSocket and its media were lost",
+                )),
+                (None, Some(media)) if media >= GONE_TIME && !participant.is_connected => Some((
+                    DisconnectReason::JoinFailure,
+                    Action::Disconnect,
+                    "media could not connect: is the server's UDP port within reach?",
+                )),
+                (None, Some(media)) if media >= GONE_TIME => Some((
+                    DisconnectReason::ConnectionTimeout,
+                    Action::Reconnect,
+                    "the media connection was lost: connect again",
+                )),
+                (None, None) if participant.is_connected && is_late(ANSWER_TIME) => Some((
+                    DisconnectReason::StateMismatch,
+                    Action::Reconnect,
+                    "an offer was not answered in time: connect again",
+                )),
+                (None, None) if is_late(ANSWER_TIME) => Some((
+                    DisconnectReason::JoinFailure,
+                    Action::Disconnect,
+                    "the first offer was not answered in time",
+                )),
                 (None, None)
                     if !participant.is_connected && since(participant.joined) >= JOIN_TIME =>
                 {
-                    Some((DisconnectReason::JoinFailure, Action::Disconnect))
-                }
-                (None, None) if participant.is_connected && is_late(ANSWER_TIME) => {
-                    Some((DisconnectReason::StateMismatch, Action::Reconnect))
-                }
-                (None, None) if is_late(ANSWER_TIME) => {
-                    Some((DisconnectReason::JoinFailure, Action::Disconnect))
+                    Some((
+                        DisconnectReason::JoinFailure,
+                        Action::Disconnect,
+                        "media was not connected in time",
+                    ))
                 }
                 _ => None,
             };
-            due.extend(verdict.map(|(reason, action)| (participant.key, reason, action)));
-        }
-        for (key, reason, action) in due {
-            tracing::info!(
-                room = self.settings.name,
-                participant = self.identity(key),
-                reason = reason.as_str_name(),
-                "participant timed out"
+            due.extend(
+                verdict.map(|(reason, action, text)| (participant.key, reason, action, text)),
             );
-            self.remove(key, reason, Some(action), now);
         }
+        for (key, reason, action, text) in due {
+            if let Some(suppressed) = TIMED_OUT.pass(now) {
+                tracing::info!(
+                    room = self.settings.name,
+                    participant = self.identity(key),
+                    reason = text,
+                    suppressed,
+                    "participant timed out"
+                );
+            }
+            self.remove_saying(key, reason, Some(action), text, now);
+        }
+        self.tell_untold();
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
             self.audio_levels(&[]);
         }
@@ -1496,6 +1682,52 @@ impl Room {
             self.tell_quality();
         }
         self.tell_wanted_layers(now);
+    }
+
+    /// Tells what had to wait; see [`NEWS_BURST`].
+    fn tell_untold(&mut self) {
+        let untold: Vec<_> = self
+            .participants
+            .values()
+            .filter_map(|participant| Some((participant.key, participant.untold?)))
+            .collect();
+        for (key, to_itself) in untold {
+            self.announce(key, to_itself);
+        }
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            self.allow_next(key);
+        }
+    }
+
+    /// Tells a client, now and then, that what it sends is not passed on.
+    fn complain(&mut self, key: ParticipantKey, reason: request_response::Reason, message: &str) {
+        let now = self.now;
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        if let Some(suppressed) = DATA_REFUSED.pass(now) {
+            tracing::warn!(
+                room = self.settings.name,
+                participant = participant.info.identity,
+                reason = message,
+                suppressed,
+                "a data message was not passed on"
+            );
+        }
+        let is_told = participant
+            .complained
+            .is_some_and(|at| now.saturating_duration_since(at) < COMPLAINT_INTERVAL);
+        if !is_told {
+            participant.complained = Some(now);
+            self.tell(
+                key,
+                Message::RequestResponse(proto::RequestResponse {
+                    reason: reason as i32,
+                    message: message.into(),
+                    ..Default::default()
+                }),
+            );
+        }
     }
 
     fn tell_quality(&mut self) {

@@ -7,11 +7,18 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::signal_response::Message;
 use proto::{TrackSource, TrackType};
 use sfu::{Codec, Command, ConnectionId, Layer, Publication, Quality, TrackId, TrackKind};
 
-use super::{CallError, NAME_BOUND, ParticipantKey, Room, TRACKS_PER_PARTICIPANT, make_sid};
+use super::{
+    CallError, ECHO_BOUND, NAME_BOUND, ParticipantKey, Room, TRACKS_PER_PARTICIPANT, make_sid,
+};
+use crate::log_limit::LogLimit;
+
+static PUBLISH_REFUSED: LogLimit = LogLimit::new();
+static PUBLISHED: LogLimit = LogLimit::of(200);
 
 /// A published track.
 #[derive(Debug)]
@@ -51,6 +58,16 @@ pub(super) fn may_publish(permission: &proto::ParticipantPermission, source: i32
     permission.can_publish
         && (permission.can_publish_sources.is_empty()
             || permission.can_publish_sources.contains(&source))
+}
+
+/// Whether a source is one of pictures or of sound, as the track is.
+fn fits(source: i32, is_video: bool) -> bool {
+    match TrackSource::try_from(source) {
+        Ok(TrackSource::Unknown) => true,
+        Ok(TrackSource::Camera | TrackSource::ScreenShare) => is_video,
+        Ok(TrackSource::Microphone | TrackSource::ScreenShareAudio) => !is_video,
+        Err(_) => false,
+    }
 }
 
 fn quality(value: i32) -> Option<Quality> {
@@ -132,6 +149,12 @@ impl Room {
                 Reason::UnsupportedType,
                 "only audio and video can be published as a track",
             ))
+        } else if !fits(request.source, is_video) {
+            // Else who may only speak could show pictures that call themselves a microphone.
+            Some((
+                Reason::InvalidRequest,
+                "the track's source is not one of its kind",
+            ))
         } else if !request.sid.is_empty() {
             Some((
                 Reason::UnsupportedType,
@@ -154,18 +177,22 @@ impl Room {
             None
         };
         if let Some((reason, message)) = refusal {
-            tracing::info!(
-                room = self.settings.name,
-                participant = participant.info.identity,
-                message,
-                "publishing refused"
-            );
+            if let Some(suppressed) = PUBLISH_REFUSED.pass(self.now) {
+                tracing::warn!(
+                    room = self.settings.name,
+                    participant = participant.info.identity,
+                    reason = message,
+                    suppressed,
+                    "publishing was refused"
+                );
+            }
             self.tell(
                 key,
                 Message::RequestResponse(proto::RequestResponse {
                     reason: reason as i32,
                     message: message.into(),
-                    request: Some(proto::request_response::Request::AddTrack(request)),
+                    request: (request.encoded_len() <= ECHO_BOUND)
+                        .then_some(proto::request_response::Request::AddTrack(request)),
                     ..Default::default()
                 }),
             );
@@ -283,16 +310,19 @@ impl Room {
             first.mime_type = codec.mime_type().to_owned();
         }
         let owner = track.owner;
-        tracing::info!(
-            room = self.settings.name,
-            participant = self
-                .participants
-                .get(&owner)
-                .map(|p| p.info.identity.as_str()),
-            track = track.info.sid,
-            codec = codec.mime_type(),
-            "track published"
-        );
+        if let Some(suppressed) = PUBLISHED.pass(self.now) {
+            tracing::info!(
+                room = self.settings.name,
+                participant = self
+                    .participants
+                    .get(&owner)
+                    .map(|p| p.info.identity.as_str()),
+                track = track.info.sid,
+                codec = codec.mime_type(),
+                suppressed,
+                "track published"
+            );
+        }
         if let Some(participant) = self.participants.get_mut(&owner) {
             participant.info.is_publisher = true;
         }

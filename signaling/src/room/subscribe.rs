@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use proto::signal_response::Message;
 use sfu::{Command, ConnectionId, Layer, Quality, Selection, TrackId};
 
-use super::{CallError, LAYER_HOLD, ParticipantKey, Room, TRACK_IDS_BOUND};
+use super::{CallError, LAYER_HOLD, NEWS_LEAST, ParticipantKey, Room, TRACK_IDS_BOUND};
 
 /// A track being sent to a participant.
 #[derive(Debug)]
@@ -342,19 +342,15 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
-        participant.allow = if permission.all_participants {
+        let mut left = TRACK_IDS_BOUND;
+        let allow = if permission.all_participants {
             Allow::Everybody
         } else {
             let mut list = HashMap::new();
             for grant in permission.track_permissions.iter().take(TRACK_IDS_BOUND) {
-                let tracks = (!grant.all_tracks).then(|| {
-                    grant
-                        .track_sids
-                        .iter()
-                        .take(TRACK_IDS_BOUND)
-                        .cloned()
-                        .collect()
-                });
+                let tracks: Option<HashSet<String>> = (!grant.all_tracks)
+                    .then(|| grant.track_sids.iter().take(left).cloned().collect());
+                left -= tracks.as_ref().map_or(0, HashSet::len);
                 for name in [&grant.participant_identity, &grant.participant_sid] {
                     if !name.is_empty() {
                         list.insert(name.clone(), tracks.clone());
@@ -363,6 +359,27 @@ impl Room {
             }
             Allow::Only(list)
         };
+        participant.next_allow = Some(allow);
+        self.allow_next(key);
+    }
+
+    /// Puts in force whom a participant lets have its tracks: now, or with the next tick that may,
+    /// since every change may be news for everybody.
+    pub(super) fn allow_next(&mut self, key: ParticipantKey) {
+        let now = self.now;
+        let others = self.participants.len();
+        let Some(participant) = self.participants.get_mut(&key) else {
+            return;
+        };
+        if participant.next_allow.is_none() {
+            return;
+        }
+        // For each of the others it costs a message per track.
+        let cost = participant.tracks.len().max(1) * NEWS_LEAST;
+        if others > 1 && !participant.news.spend(cost, now) {
+            return;
+        }
+        participant.allow = participant.next_allow.take().unwrap_or_default();
         for id in participant.tracks.clone() {
             self.reconcile_track(id);
         }

@@ -63,7 +63,9 @@ impl World {
                     let decoded = proto::SignalResponse::decode(message).unwrap();
                     self.messages.push((session, decoded.message.unwrap()));
                 }
-                Effect::Close { session, reason } => self.closes.push((session, reason)),
+                Effect::Close {
+                    session, reason, ..
+                } => self.closes.push((session, reason)),
                 Effect::Media(command) => self.commands.push(command),
             }
         }
@@ -876,6 +878,286 @@ fn a_monstrous_description_ends_its_session() {
         let refused = world.room.handle(ana, Request::Offer(offer), at);
         assert!(matches!(refused, Err(Refusal::Broken(_))));
     }
+}
+
+/// Answers to requests, by reason.
+fn reasons(world: &World, session: SessionId) -> Vec<request_response::Reason> {
+    world
+        .told(session)
+        .filter_map(|message| match message {
+            Response::RequestResponse(response) => Some(response.reason()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_source_of_pictures_is_not_one_of_sound() {
+    use proto::{TrackSource, TrackType};
+    let sources = [
+        (TrackSource::Camera, TrackType::Video),
+        (TrackSource::Microphone, TrackType::Audio),
+        (TrackSource::ScreenShare, TrackType::Video),
+        (TrackSource::ScreenShareAudio, TrackType::Audio),
+    ];
+    for (granted, _) in sources {
+        let mut world = World::new();
+        let ana = world.join_with(1, |newcomer| {
+            newcomer.permission.can_publish_sources = vec![granted as i32];
+        });
+        for (source, own) in sources {
+            for kind in [TrackType::Video, TrackType::Audio, TrackType::Data] {
+                world.clear();
+                let request = proto::AddTrackRequest {
+                    cid: format!("{source:?} {kind:?}"),
+                    r#type: kind as i32,
+                    source: source as i32,
+                    ..Default::default()
+                };
+                world.say(ana, Request::AddTrack(request));
+                let is_published = !world.commands.is_empty();
+                assert_eq!(
+                    is_published,
+                    source == granted && kind == own,
+                    "{granted:?}: {source:?} as {kind:?}"
+                );
+                assert_eq!(reasons(&world, ana).is_empty(), is_published);
+            }
+        }
+        let unnamed = proto::AddTrackRequest {
+            cid: "unnamed".into(),
+            r#type: TrackType::Video as i32,
+            ..Default::default()
+        };
+        world.clear();
+        world.say(ana, Request::AddTrack(unnamed));
+        assert_eq!(reasons(&world, ana), [request_response::Reason::NotAllowed]);
+    }
+}
+
+#[test]
+fn a_refusal_does_not_repeat_a_long_request() {
+    let mut world = World::new();
+    let ana = world.join_with(1, |newcomer| newcomer.permission.can_update_metadata = true);
+    let request = proto::AddTrackRequest {
+        cid: "c".into(),
+        name: "x".repeat(500_000),
+        ..World::camera("c")
+    };
+    world.clear();
+    world.say(ana, Request::AddTrack(request));
+    world.say(
+        ana,
+        Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+            metadata: "x".repeat(500_000),
+            ..Default::default()
+        }),
+    );
+    use request_response::Reason;
+    assert_eq!(
+        reasons(&world, ana),
+        [Reason::InvalidRequest, Reason::LimitExceeded]
+    );
+    for (_, message) in &world.messages {
+        assert!(encode(message.clone()).len() < ECHO_BOUND);
+    }
+}
+
+fn set_metadata(world: &mut World, session: SessionId, metadata: String) {
+    world.say(
+        session,
+        Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+            metadata,
+            request_id: 1,
+            ..Default::default()
+        }),
+    );
+}
+
+#[test]
+fn quick_changes_reach_the_others_together_and_the_last_of_them_does() {
+    let mut world = World::new();
+    let ana = world.join_with(1, |newcomer| newcomer.permission.can_update_metadata = true);
+    let bo = world.join(2);
+    world.clear();
+    for number in 0..1000 {
+        set_metadata(&mut world, ana, format!("{number} {}", "x".repeat(60_000)));
+    }
+    let heard: usize = world.infos(bo).iter().map(|info| info.encoded_len()).sum();
+    assert!(heard <= NEWS_BURST, "{heard}");
+    assert_eq!(reasons(&world, ana).len(), 1000, "each is answered");
+    world.clear();
+    for _ in 0..4 {
+        world.pass(Duration::from_millis(500));
+    }
+    let last = world.infos(bo).last().unwrap().metadata.clone();
+    assert!(last.starts_with("999 "));
+    assert_eq!(world.infos(bo).len(), 1);
+    let versions: Vec<_> = world.infos(ana).iter().map(|info| info.version).collect();
+    assert!(versions.is_sorted());
+}
+
+#[test]
+fn a_few_cannot_fill_the_room_with_text_until_nobody_can_join() {
+    let mut world = World::new();
+    let sessions: Vec<_> = (0..40)
+        .map(|number| {
+            world.join_with(number, |newcomer| {
+                newcomer.permission.can_update_metadata = true
+            })
+        })
+        .collect();
+    for session in sessions {
+        set_metadata(&mut world, session, "x".repeat(METADATA_BOUND));
+    }
+    world.clear();
+    let late = world.join_with(99, |newcomer| {
+        newcomer.metadata = "x".repeat(METADATA_BOUND)
+    });
+    let Some(join @ Response::Join(_)) = world.told(late).next() else {
+        panic!("no join")
+    };
+    let length = encode(join.clone()).len();
+    assert!(length < ROOM_TEXT_BOUND + 64 * 1024, "{length}");
+}
+
+#[test]
+fn a_publisher_that_changes_its_mind_quickly_is_followed_at_leisure() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    let (_, track) = world.publish(ana);
+    world.clear();
+    for number in 0..1001 {
+        let permission = proto::SubscriptionPermission {
+            all_participants: number % 2 == 1,
+            track_permissions: Vec::new(),
+        };
+        world.say(ana, Request::SubscriptionPermission(permission));
+    }
+    assert!(world.told(bo).count() <= NEWS_BURST / NEWS_LEAST);
+    for _ in 0..4 {
+        world.pass(Duration::from_millis(500));
+    }
+    let key = world.room.by_session[&bo];
+    assert!(
+        !world.room.participants[&key]
+            .subscriptions
+            .contains_key(&track)
+    );
+}
+
+#[test]
+fn bad_data_is_complained_of_now_and_then() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    let (connection, _) = world.connections(ana);
+    world.clear();
+    let long: std::sync::Arc<[u8]> = vec![0; DATA_BOUND + 1].into();
+    let noise: std::sync::Arc<[u8]> = vec![0xff; 10].into();
+    for payload in [long, noise.clone(), noise.clone()] {
+        let channel = Channel::Reliable;
+        world.event(Event::Data {
+            connection,
+            channel,
+            payload,
+        });
+    }
+    assert_eq!(
+        reasons(&world, ana),
+        [request_response::Reason::LimitExceeded]
+    );
+    world.now += COMPLAINT_INTERVAL;
+    let channel = Channel::Lossy;
+    world.event(Event::Data {
+        connection,
+        channel,
+        payload: noise,
+    });
+    assert_eq!(reasons(&world, ana).len(), 2);
+    assert!(world.commands.is_empty() && world.told(bo).next().is_none());
+}
+
+#[test]
+fn another_ones_sid_resumes_nothing() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    let (sid, at) = (world.sid(ana), world.at());
+    assert!(!world.room.resume(&sid, "p2", SessionId(3), at));
+    assert!(!world.room.resume("", "p1", SessionId(3), at));
+    assert!(!world.room.resume(&sid, "", SessionId(3), at));
+    world.settle();
+    assert!(world.closes.is_empty());
+    assert!(world.room.by_session.contains_key(&ana) && world.room.by_session.contains_key(&bo));
+}
+
+#[test]
+fn who_never_connects_media_is_sent_away_with_the_reason() {
+    let mut world = World::new();
+    let at = world.at();
+    let mut newcomer = Newcomer {
+        session: SessionId(1),
+        identity: "ana".into(),
+        name: String::new(),
+        metadata: String::new(),
+        attributes: HashMap::new(),
+        kind: 0,
+        permission: permission(),
+        client_protocol: 1,
+        capabilities: Vec::new(),
+        is_single: false,
+        is_auto_subscribe: true,
+        is_adaptive: false,
+        add_tracks: Vec::new(),
+        offer: None,
+    };
+    let key = world.room.join(newcomer.clone(), at);
+    let connection = world.room.participants[&key].subscriber;
+    world.event(Event::Offer {
+        connection,
+        sdp: "o".into(),
+    });
+    let answer = proto::SessionDescription {
+        id: 1,
+        ..Default::default()
+    };
+    world.say(SessionId(1), Request::Answer(answer));
+    world.event(Event::Closed {
+        connection,
+        reason: "the client never connected",
+    });
+    world.pass(GONE_TIME);
+    let failed = Some((DisconnectReason::JoinFailure, Action::Disconnect));
+    assert_eq!(world.leave_of(SessionId(1)), failed);
+    assert!(world.closes[0].1.contains("UDP"), "{}", world.closes[0].1);
+
+    newcomer.session = SessionId(2);
+    newcomer.is_single = true;
+    let at = world.at();
+    world.room.join(newcomer, at);
+    world.pass(JOIN_TIME);
+    assert_eq!(world.leave_of(SessionId(2)), failed);
+}
+
+#[test]
+fn names_that_lie_are_refused() {
+    for name in ["a\nb", "\u{1b}[2J", "\u{202e}gnp", "a\0"] {
+        assert!(!is_plain(name));
+        let mut world = World::new();
+        let ana = world.join_with(1, |newcomer| newcomer.permission.can_update_metadata = true);
+        world.clear();
+        world.say(
+            ana,
+            Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+                name: name.into(),
+                ..Default::default()
+            }),
+        );
+        assert_eq!(
+            reasons(&world, ana),
+            [request_response::Reason::InvalidRequest]
+        );
+    }
+    assert!(is_plain("王主任 (3 楼) — 👍"));
 }
 
 proptest::proptest! {
