@@ -1,5 +1,6 @@
-//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `notice`, `sbom`.
+//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `notice`, `sbom`.
 
+mod bench;
 mod demo;
 mod install;
 mod inventory;
@@ -13,6 +14,7 @@ cargo xtask demo                 build everything and run an example meeting on 
 cargo xtask test [--all]         install what the tests need and run them; --all adds the long forms
 cargo xtask test --only A,B      run some parts only
 cargo xtask lint                 format check, clippy and the web client's linter
+cargo xtask bench session        measure memory and times to the first picture, write docs/performance.md
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
@@ -21,6 +23,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     std::env::set_current_dir(run::root())?;
+    run::watch_signals()?;
     match words.as_slice() {
         ["demo"] => demo::demo(),
         ["test", options @ ..] => parts::test(&parts::Options::parse(options)?),
@@ -28,6 +31,7 @@ fn main() -> Result<()> {
             "--only",
             "format,clippy,client-lint",
         ])?),
+        ["bench", "session"] => bench::session(),
         ["notice"] => inventory::write_notice(),
         ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,14 +1,16 @@
 //! The test run: its parts, their time budgets, and the summary.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::run::{root, run};
+use crate::run::{build_client, is_asked_to_end, npm_install, run, run_with};
 use crate::{install, inventory};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.19.0");
+
+/// How long one check of `cargo deny` may take.
+const DENY_BUDGET: Duration = Duration::from_secs(120);
 
 /// What of the test run is wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,8 @@ impl Options {
 struct Part {
     name: &'static str,
     minutes: u64,
+    /// Runs with `--all` or by name only.
+    is_long: bool,
     work: fn(Duration) -> Result<()>,
 }
 
@@ -47,9 +51,13 @@ const fn part(name: &'static str, minutes: u64, work: fn(Duration) -> Result<()>
     Part {
         name,
         minutes,
+        is_long: false,
         work,
     }
 }
+
+/// How many random cases each property is tried with in the long form; in the short one it is 256.
+const LONG_CASES: &str = "20000";
 
 /// In the order in which they run: what fails soonest comes first.
 const PARTS: &[Part] = &[
@@ -57,23 +65,14 @@ const PARTS: &[Part] = &[
         run(".", budget, "cargo", &["fmt", "--all", "--check"])
     }),
     part("install", 12, |_| install::packages()),
-    part("client-install", 5, |budget| {
-        run(
-            "web-client",
-            budget,
-            "npm",
-            &["ci", "--no-audit", "--no-fund"],
-        )
-    }),
+    part("client-install", 5, |_| npm_install("web-client")),
     part("client-lint", 4, |budget| {
         run("web-client", budget, "npm", &["run", "lint"])
     }),
     part("client-unit", 4, |budget| {
         run("web-client", budget, "npm", &["test"])
     }),
-    part("client-build", 4, |budget| {
-        run("web-client", budget, "npm", &["run", "build"])
-    }),
+    part("client-build", 4, build_client),
     part("client-size", 1, |budget| {
         run("web-client", budget, "npm", &["run", "size"])
     }),
@@ -97,76 +96,116 @@ const PARTS: &[Part] = &[
     }),
     part("notice", 1, |_| inventory::check_notice()),
     part("deny", 12, deny),
-    part("server-build", 20, |budget| {
-        run(
-            ".",
-            budget,
-            "cargo",
-            &["build", "--release", "--bin", "terrace"],
-        )
+    part("server-build", 20, build_server),
+    part("browser", 18, |budget| {
+        node("tests/browser", "test", budget)
     }),
-    part("browser", 15, |budget| node("tests/browser", budget)),
+    part("screenshots", 10, |budget| {
+        node("tests/browser", "screenshots", budget)
+    }),
     part("python", 10, python),
+    Part {
+        name: "properties",
+        minutes: 60,
+        is_long: true,
+        work: |budget| {
+            run_with(
+                ".",
+                budget,
+                "cargo",
+                &["test", "--workspace"],
+                &[("PROPTEST_CASES", LONG_CASES)],
+            )
+        },
+    },
 ];
 
-fn deny(budget: Duration) -> Result<()> {
-    let program = install::cargo_tool(CARGO_DENY.0, CARGO_DENY.1)?;
+/// The server as it is shipped, with the web client inside.
+pub(crate) fn build_server(budget: Duration) -> Result<()> {
+    build_client(budget)?;
     run(
         ".",
         budget,
-        &program,
-        &["check", "licenses", "bans", "sources"],
-    )?;
-    if run(
-        ".",
-        Duration::from_secs(60),
-        &program,
-        &["check", "advisories"],
+        "cargo",
+        &["build", "--release", "--bin", "terrace"],
     )
-    .is_err()
-    {
-        println!("advisories: their database can't be reached or it names one; see above");
+}
+
+/// Licences, bans and sources always; known vulnerabilities only where their database can be reached.
+fn deny(budget: Duration) -> Result<()> {
+    let program = install::cargo_tool(CARGO_DENY.0, CARGO_DENY.1, budget)?;
+    let check = |what: &[&str]| {
+        let words: Vec<&str> = ["--all-features", "check"]
+            .iter()
+            .chain(what)
+            .copied()
+            .collect();
+        run(".", DENY_BUDGET, &program, &words)
+    };
+    check(&["licenses", "bans", "sources"])?;
+    if run(".", DENY_BUDGET, &program, &["fetch", "db"]).is_err() {
+        println!("the database of vulnerabilities can't be reached: advisories were not checked");
+        return Ok(());
     }
-    Ok(())
+    check(&["--disable-fetch", "advisories"])
 }
 
-fn node(folder: &str, budget: Duration) -> Result<()> {
+/// Runs an npm script of a folder, whose packages are installed first.
+fn node(folder: &str, script: &str, budget: Duration) -> Result<()> {
     let begin = Instant::now();
-    run(folder, budget, "npm", &["ci", "--no-audit", "--no-fund"])?;
+    npm_install(folder)?;
     let budget = budget.saturating_sub(begin.elapsed());
-    run(folder, budget, "npm", &["test"])
+    run(folder, budget, "npm", &["run", script])
 }
 
-fn python(budget: Duration) -> Result<()> {
-    let begin = Instant::now();
+/// Makes the tests' Python environment; returns where its programs are.
+pub(crate) fn python_environment(budget: Duration) -> Result<impl Fn(&str) -> String> {
     let folder = crate::run::tools().join("python");
     let folder = folder.to_string_lossy().into_owned();
     run(".", budget, "python3", &["-m", "venv", &folder])?;
-    let inside = |program: &str| format!("{folder}/bin/{program}");
+    let inside = move |program: &str| format!("{folder}/bin/{program}");
     run(
         ".",
         budget,
         &inside("pip"),
         &["install", "-q", "-r", "tests/python/requirements.txt"],
     )?;
+    Ok(inside)
+}
+
+fn python(budget: Duration) -> Result<()> {
+    let begin = Instant::now();
+    let inside = python_environment(budget)?;
     let budget = budget.saturating_sub(begin.elapsed());
     run("tests/python", budget, &inside("pytest"), &["-q"])
+}
+
+/// The parts that the options ask for, in their order.
+fn chosen(options: &Options) -> Result<Vec<&'static Part>> {
+    let Some(only) = &options.only else {
+        return Ok(PARTS
+            .iter()
+            .filter(|part| options.is_long || !part.is_long)
+            .collect());
+    };
+    if let Some(odd) = only
+        .iter()
+        .find(|name| PARTS.iter().all(|part| part.name != **name))
+    {
+        let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
+        bail!("there is no part {odd}; there are {}", names.join(", "));
+    }
+    Ok(PARTS
+        .iter()
+        .filter(|part| only.iter().any(|name| name == part.name))
+        .collect())
 }
 
 /// Runs the parts and prints how long each took.
 pub(crate) fn test(options: &Options) -> Result<()> {
     let begin = Instant::now();
     let mut rows = Vec::new();
-    for part in PARTS {
-        let is_wanted = options
-            .only
-            .as_ref()
-            .is_none_or(|only| only.iter().any(|name| name == part.name));
-        let is_extra =
-            EXTRA_PARTS.contains(&part.name) && !options.is_long && options.only.is_none();
-        if !is_wanted || is_extra || !is_present(part.name) {
-            continue;
-        }
+    for part in chosen(options)? {
         println!("\n== {} (at most {} min)", part.name, part.minutes);
         let begin = Instant::now();
         let outcome = (part.work)(Duration::from_secs(part.minutes * 60));
@@ -174,10 +213,10 @@ pub(crate) fn test(options: &Options) -> Result<()> {
             println!("{}: {error:#}", part.name);
         }
         rows.push((part.name, begin.elapsed(), outcome.is_ok()));
-    }
-    if rows.is_empty() {
-        let names: Vec<&str> = PARTS.iter().map(|part| part.name).collect();
-        bail!("no part of that name; there are {}", names.join(", "));
+        if is_asked_to_end() {
+            println!("stopped: the parts after {} were not run", part.name);
+            break;
+        }
     }
     println!("\n{:<16} {:>8}", "part", "seconds");
     for (name, took, passed) in &rows {
@@ -196,22 +235,6 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Parts that run with `--all` or by name only: licences and sources change with dependencies
-/// alone, and the tool takes long to build.
-const EXTRA_PARTS: [&str; 1] = ["deny"];
-
-/// Parts of the web client and of the system tests run where their folder is.
-fn is_present(name: &str) -> bool {
-    let needs = match name {
-        name if name.starts_with("client") || name == "notice" => "web-client/package.json",
-        "deny" => "deny.toml",
-        "browser" => "tests/browser/package.json",
-        "python" => "tests/python/requirements.txt",
-        _ => return true,
-    };
-    Path::new(&root()).join(needs).exists()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,5 +248,20 @@ mod tests {
         );
         assert!(options.is_long);
         assert!(Options::parse(&["--fast"]).is_err());
+        assert!(chosen(&Options::parse(&["--only", "unit,none"]).unwrap()).is_err());
+    }
+
+    #[test]
+    fn long_parts_run_when_all_is_asked_for() {
+        let names = |words: &[&str]| -> Vec<&str> {
+            chosen(&Options::parse(words).unwrap())
+                .unwrap()
+                .iter()
+                .map(|part| part.name)
+                .collect()
+        };
+        assert!(!names(&[]).contains(&"properties"));
+        assert!(names(&["--all"]).contains(&"properties"));
+        assert_eq!(names(&["--only", "properties"]), ["properties"]);
     }
 }

@@ -8,7 +8,19 @@ const byId = (id) => `[data-testid="${id}"]`;
 /** One browser in one meeting, by the product's pages. */
 export class Attendee {
   /** Opens the link, gives a name, passes the device check, and is in the meeting. */
-  static async join(link, number, { name = `与会者${number}`, camera, parameters = {}, ...context } = {}) {
+  static async join(link, number, options = {}) {
+    const attendee = await Attendee.open(link, number, options);
+    try {
+      await attendee.#enter();
+      return attendee;
+    } catch (failure) {
+      await attendee.leave();
+      throw failure;
+    }
+  }
+
+  /** A browser with one page open, and nothing done on it yet. */
+  static async open(address, number, { name = `与会者${number}`, camera, parameters = {}, ...context } = {}) {
     const browser = await startChromium(number, camera);
     const attendee = new Attendee();
     Object.assign(attendee, { browser, number, name });
@@ -16,13 +28,9 @@ export class Attendee {
       const opened = await browser.newContext({
         ignoreHTTPSErrors: true, permissions: ['camera', 'microphone'], viewport: { width: 1280, height: 800 }, locale: 'zh-CN', ...context,
       });
-      attendee.page = await opened.newPage();
-      attendee.page.setDefaultTimeout(45_000);
-      await attendee.page.addInitScript({ path: receivingScript });
-      const address = new URL(link);
-      for (const [key, value] of Object.entries(parameters)) address.searchParams.set(key, value);
-      await attendee.page.goto(address.href);
-      await attendee.#enter();
+      const url = new URL(address);
+      for (const [key, value] of Object.entries(parameters)) url.searchParams.set(key, value);
+      await attendee.#open(opened, url.href);
       return attendee;
     } catch (failure) {
       await browser.close();
@@ -30,7 +38,27 @@ export class Attendee {
     }
   }
 
+  /** The same browser's next tab, under another name. It ends with its browser. */
+  async anotherTab(link, { name }) {
+    const attendee = new Attendee();
+    Object.assign(attendee, { browser: this.browser, number: this.number, name });
+    await attendee.#open(this.page.context(), link);
+    await attendee.#enter();
+    return attendee;
+  }
+
+  async #open(context, address) {
+    this.page = await context.newPage();
+    this.page.setDefaultTimeout(45_000);
+    await this.page.addInitScript({ path: receivingScript });
+    await this.page.goto(address);
+  }
+
   async #enter() {
+    // A browser that knows a name from before asks for none, but offers to change it.
+    const known = this.page.locator(byId('check-change-name'));
+    await this.page.locator(byId('join-name')).or(known).first().waitFor();
+    if (await known.isVisible()) await known.click();
     await this.page.locator(byId('join-name')).fill(this.name);
     await this.page.locator(byId('join-submit')).click();
     await this.page.locator(byId('check-continue')).click();

@@ -18,37 +18,47 @@ const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../../..');
 export const DEV_KEY = 'devkey';
 export const DEV_SECRET = 'secret';
 
+/** Where cargo builds. */
+export function buildFolder() {
+  return process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
+}
+
 /** The binary under test: `TERRACE_BIN`, else the newest of the usual places. */
 export function terraceBinary() {
   if (process.env.TERRACE_BIN) return process.env.TERRACE_BIN;
-  const target = process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
+  const target = buildFolder();
   const found = ['release', 'debug'].map((profile) => join(target, profile, 'terrace')).find(existsSync);
   if (!found) throw new Error(`no terrace binary under ${target}: run "cargo build --release -p server" first`);
   return found;
 }
 
 /** A TCP port that was free a moment ago. */
-export function freeTcpPort() {
+export function freeTcpPort(host = '127.0.0.1') {
   return new Promise((done, failed) => {
     const probe = createServer();
     probe.once('error', failed);
-    probe.listen(0, '127.0.0.1', () => {
+    probe.listen(0, host, () => {
       const { port } = probe.address();
       probe.close(() => done(port));
     });
   });
 }
 
-/** A UDP port that was free a moment ago, with room above it for a second shard. */
-export function freeUdpPort() {
+/** A UDP port that was free a moment ago. */
+export function freeUdpPort(host = '127.0.0.1') {
   return new Promise((done, failed) => {
-    const probe = createSocket('udp4');
+    const probe = createSocket(host.includes(':') ? 'udp6' : 'udp4');
     probe.once('error', failed);
-    probe.bind(0, '127.0.0.1', () => {
+    probe.bind(0, host, () => {
       const { port } = probe.address();
       probe.close(() => done(port));
     });
   });
+}
+
+/** The environment without settings of whoever runs the tests: they must not reach the server under test. */
+export function cleanEnvironment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TERRACE_')));
 }
 
 /** A server under test. `restart` keeps ports and data. */
@@ -61,27 +71,27 @@ export class Server {
       return server;
     }
     const server = new Server();
+    const host = options.ipv6 ? '::1' : '127.0.0.1';
     server.data = mkdtempSync(join(tmpdir(), 'terrace-test-'));
-    server.port = await freeTcpPort();
-    server.udpPort = await freeUdpPort();
-    server.metricsPort = await freeTcpPort();
+    server.port = await freeTcpPort(host);
+    server.udpPort = await freeUdpPort(host);
+    server.metricsPort = await freeTcpPort(host);
     server.tls = options.tls ?? false;
-    server.url = `${server.tls ? 'https' : 'http'}://127.0.0.1:${server.port}`;
-    server.metricsUrl = `http://127.0.0.1:${server.metricsPort}`;
+    server.host = options.ipv6 ? `[${host}]` : host;
+    server.url = `${server.tls ? 'https' : 'http'}://${server.host}:${server.port}`;
+    server.metricsUrl = `http://${server.host}:${server.metricsPort}`;
     server.extraEnvironment = options.environment ?? {};
     await server.#spawn();
     return server;
   }
 
   environment() {
-    // Settings of whoever runs the tests must not reach the server under test.
-    const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('TERRACE_'));
     return {
-      ...Object.fromEntries(inherited),
-      TERRACE_HTTP__LISTEN: `127.0.0.1:${this.port}`,
-      TERRACE_METRICS__LISTEN: `127.0.0.1:${this.metricsPort}`,
+      ...cleanEnvironment(),
+      TERRACE_HTTP__LISTEN: `${this.host}:${this.port}`,
+      TERRACE_METRICS__LISTEN: `${this.host}:${this.metricsPort}`,
       // Firefox sends nothing to a server that has a loopback address alone.
-      TERRACE_MEDIA__LISTEN: `["127.0.0.1:${this.udpPort}","0.0.0.0:${this.udpPort}"]`,
+      TERRACE_MEDIA__LISTEN: this.host === '127.0.0.1' ? `127.0.0.1:${this.udpPort},0.0.0.0:${this.udpPort}` : `${this.host}:${this.udpPort}`,
       TERRACE_DATA_DIR: this.data,
       ...(this.tls ? { TERRACE_TLS__MODE: 'self-made' } : {}),
       ...this.extraEnvironment,
@@ -136,11 +146,11 @@ export class Server {
   }
 
   /** Makes a meeting and returns its link and ten-digit code. */
-  createMeeting(name = '例会') {
-    const printed = this.command('meeting', 'create', '--dev', '--name', name);
-    const code = printed.match(/(?<!\d)(\d{10}|\d{3}[ -]\d{3}[ -]\d{4}|\d{3}[ -]\d{4}[ -]\d{3}|\d{4}[ -]\d{3}[ -]\d{3})(?!\d)/)?.[1]?.replace(/\D/g, '');
-    if (!code) throw new Error(`no meeting code in what "terrace meeting create" printed:\n${printed}`);
-    const link = printed.match(/https?:\/\/\S+/)?.[0] ?? `${this.url}/m/${code}`;
+  createMeeting(name = '例会', ...options) {
+    const printed = this.command('meeting', 'create', '--dev', '--name', name, ...options);
+    const code = printed.match(/\b(\d{3})-(\d{3})-(\d{4})\b/)?.slice(1).join('');
+    const link = printed.match(/https?:\/\/\S+\/m\/\d{10}/)?.[0];
+    if (!code || !link) throw new Error(`no code or link in what "terrace meeting create" printed:\n${printed}`);
     return { code, link };
   }
 
