@@ -188,6 +188,8 @@ pub(crate) struct Watched<S> {
     /// Until when it must be known what is spoken; `None` once it is.
     preface: Option<Pin<Box<Sleep>>>,
     read: usize,
+    opened: Instant,
+    has_written: bool,
     /// Until when something must be read of what was written; `None` while nothing waits.
     unread: Option<Pin<Box<Sleep>>>,
 }
@@ -199,6 +201,8 @@ impl<S> Watched<S> {
             _place: place,
             preface: Some(Box::pin(tokio::time::sleep(HEADER_TIME))),
             read: 0,
+            opened: Instant::now(),
+            has_written: false,
             unread: None,
         }
     }
@@ -224,17 +228,26 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S> Drop for Watched<S> {
+    fn drop(&mut self) {
+        // HTTP itself cuts off who sends headers too slowly, and says nothing of it.
+        if self.read > 0 && !self.has_written && self.opened.elapsed() >= HEADER_TIME {
+            log_slow("its request did not come whole");
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.preface.is_none() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.preface.is_none() {
-            return outcome;
-        }
         self.read += buffer.filled().len() - before;
         if self.read >= PREFACE {
             self.preface = None;
@@ -257,6 +270,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         // A request shorter than a preface has its answer: it was known what it wants.
         self.preface = None;
+        self.has_written = true;
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(outcome, context)
     }
@@ -277,6 +291,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.preface = None;
+        self.has_written = true;
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.watch(outcome, context)
     }

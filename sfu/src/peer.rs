@@ -146,6 +146,7 @@ pub(crate) struct Peer {
     pub(crate) connecting_since: Option<Instant>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) addresses_seen: u32,
+    pub(crate) sources_seen: u32,
     pub(crate) channels_seen: u32,
     pub(crate) line: LineReport,
     total_bytes: (u64, u64),
@@ -204,6 +205,7 @@ impl Peer {
             connecting_since: None,
             addresses: Vec::new(),
             addresses_seen: 0,
+            sources_seen: 0,
             channels_seen: 0,
             line: LineReport::default(),
             total_bytes: (0, 0),
@@ -271,9 +273,10 @@ impl Peer {
         }
     }
 
-    /// Asks the client for a keyframe of one of its streams; the caller drains.
-    pub(crate) fn ask_keyframe(&mut self, mid: Mid, rid: Option<Rid>) {
-        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(mid, rid) {
+    /// Asks the client for a keyframe of one of its streams; the caller drains. By SSRC, for an
+    /// m-line that was published on twice has two streams of each name in the engine's books.
+    pub(crate) fn ask_keyframe(&mut self, ssrc: Ssrc) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
         }
     }
@@ -545,12 +548,18 @@ impl Peer {
             place.is_idle = false;
             place.is_agreed = false;
             if place.was_used {
+                // `reset_stream_tx` would leave the stream under its old SSRC in the engine's
+                // books, and feedback for the new one would be lost.
                 let mut direct = self.rtc.direct_api();
-                let (ssrc, rtx) = (direct.new_ssrc(), direct.new_ssrc());
-                let has_rtx = direct
+                let old = direct
                     .stream_tx_by_mid(place.mid, None)
-                    .is_some_and(|stream| stream.rtx().is_some());
-                direct.reset_stream_tx(place.mid, None, ssrc, has_rtx.then_some(rtx));
+                    .map(|stream| (stream.ssrc(), stream.rtx().is_some()));
+                if let Some((old, has_rtx)) = old {
+                    direct.remove_stream_tx(old);
+                    let ssrc = direct.new_ssrc();
+                    let rtx = has_rtx.then(|| direct.new_ssrc());
+                    direct.declare_stream_tx(ssrc, rtx, place.mid, None);
+                }
             }
             place.was_used = true;
             given.push(place.mid);

@@ -1,8 +1,8 @@
 //! What is read from and put right in SDP text around str0m.
 //!
-//! str0m negotiates; this only finds which m-line carries which track, and edits answers in three
-//! ways that str0m has no words for: the codec order of an m-line, the names of what is sent in a
-//! place the client brought, and places not in use.
+//! str0m negotiates; this only finds which m-line carries which track, and edits descriptions in
+//! four ways that str0m has no words for: the codec order of an m-line, the names of what is sent in
+//! a place the client brought, places not in use, and no names where nothing is sent.
 
 use std::fmt::Write;
 
@@ -99,7 +99,9 @@ pub(crate) enum Edit {
     Idle,
 }
 
-/// The SDP with each named m-line edited.
+/// The SDP with each named m-line edited, and without the names that str0m repeats to the client
+/// where nothing is sent: a track that the client published, took back and published again would
+/// be named twice, and browsers refuse such a description.
 pub(crate) fn edit(sdp: &str, edits: &[(String, Edit)]) -> String {
     let mut out = String::with_capacity(sdp.len());
     let mut section: Vec<&str> = Vec::new();
@@ -125,7 +127,14 @@ fn write_section(out: &mut String, lines: &[&str], in_media: bool, edits: &[(Str
             .map(|(_, edit)| edit),
         _ => None,
     };
+    let is_sending = edit != Some(&Edit::Idle)
+        && !lines
+            .iter()
+            .any(|line| ["a=recvonly", "a=inactive"].contains(line));
     for line in lines {
+        if in_media && !is_sending && line.starts_with("a=msid:") {
+            continue;
+        }
         match edit {
             Some(Edit::Prefer(first)) if line.starts_with("m=") => {
                 let mut words: Vec<&str> = line.split(' ').collect();
@@ -154,9 +163,7 @@ fn write_section(out: &mut String, lines: &[&str], in_media: bool, edits: &[(Str
                 let _ = write!(out, "{ssrc} msid:{stream} {track}");
             }
             Some(Edit::Idle)
-                if line.starts_with("a=msid:")
-                    || line.starts_with("a=ssrc:")
-                    || line.starts_with("a=ssrc-group:") =>
+                if line.starts_with("a=ssrc:") || line.starts_with("a=ssrc-group:") =>
             {
                 continue;
             }
@@ -207,6 +214,16 @@ mod tests {
         let idle = edit(ANSWER, &[("1".into(), Edit::Idle)]);
         assert!(idle.contains("a=inactive") && !idle.contains("a=ssrc") && !idle.contains("msid"));
         assert!(idle.contains("a=recvonly"), "other sections stay");
+    }
+
+    #[test]
+    fn where_nothing_is_sent_nothing_is_named() {
+        let edited = edit(
+            "v=0\r\nm=video 9 x 96\r\na=mid:0\r\na=inactive\r\na=msid:s t\r\nm=video 9 x 96\r\na=mid:1\r\na=msid:s t\r\na=recvonly\r\n",
+            &[],
+        );
+        assert!(!edited.contains("msid"), "{edited}");
+        assert!(edit(ANSWER, &[]).contains("a=msid:x y\r\n"));
     }
 
     #[test]

@@ -38,10 +38,11 @@ def free_port(kind: int) -> int:
 class Server:
     """A server under test."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings` are variables of the server without their common beginning, as `limits__rooms="2"`."""
         self.process = None
         # For working on the tests themselves: an already running server that speaks the same protocol.
-        if url := os.environ.get("TERRACE_TEST_URL"):
+        if (url := os.environ.get("TERRACE_TEST_URL")) and not settings:
             self.url = url
             self.port = int(url.rsplit(":", 1)[1])
             self.udp_port = int(os.environ.get("TERRACE_TEST_UDP_PORT", "7882"))
@@ -64,6 +65,8 @@ class Server:
                 "TERRACE_METRICS__LISTEN": f"127.0.0.1:{self.metrics_port}",
                 "TERRACE_MEDIA__LISTEN": f"127.0.0.1:{self.udp_port}",
                 "TERRACE_DATA_DIR": self.data,
+                "NO_COLOR": "1",
+                **{f"TERRACE_{name.upper()}": value for name, value in settings.items()},
             },
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -92,6 +95,14 @@ class Server:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the server process is gone")
+
+    def log_lines(self) -> list[str]:
+        """What the server has logged so far."""
+        return self.log_path.read_text(errors="replace").splitlines()
+
+    def open_files(self) -> int:
+        """How many file descriptors the process has, connections among them."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def stop(self) -> None:
         if self.process is None:

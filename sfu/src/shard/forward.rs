@@ -12,6 +12,10 @@ use crate::peer::{codec_of, passed_on};
 use crate::subscription::Mapped;
 use crate::track::Packet;
 
+/// SSRCs that a client may send in a connection's life; the engine keeps each. Three layers of a
+/// screen share started a thousand times.
+const SOURCES_IN_ALL: u32 = 4096;
+
 impl Shard {
     /// Sets every subscriber's target layer anew and asks for the keyframes that they wait for.
     pub(super) fn aim(&mut self, id: TrackId, now: Instant) {
@@ -41,18 +45,19 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        let (Some(mid), owner) = (track.mid, track.owner) else {
+        let owner = track.owner;
+        let Some(layer) = track.layers.get_mut(layer) else {
             return;
         };
-        let Some(layer) = track.layers.get_mut(layer) else {
+        // A layer of which nothing has come yet begins with a keyframe.
+        let Some(ssrc) = layer.ssrc else {
             return;
         };
         if track.publication.kind == TrackKind::Audio || !layer.may_ask_keyframe(now) {
             return;
         }
-        let rid = layer.rid;
         if let Some(peer) = self.peers.get_mut(&owner) {
-            peer.ask_keyframe(mid, rid);
+            peer.ask_keyframe(ssrc);
             self.written.insert(owner);
         }
     }
@@ -87,6 +92,11 @@ impl Shard {
                 };
                 state.layers[layer].ssrc = Some(ssrc);
                 peer.sources.push((ssrc, track, layer));
+                peer.sources_seen += 1;
+                if peer.sources_seen > SOURCES_IN_ALL {
+                    self.lose(id, "the client sent too many streams", now);
+                    return;
+                }
                 (track, layer)
             }
         };

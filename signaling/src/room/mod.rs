@@ -256,7 +256,7 @@ pub struct Participant {
     is_connected: bool,
     is_publisher_connected: bool,
     /// Since when the connection that makes the participant active is gone.
-    media_lost: Option<Instant>,
+    media_lost: Option<(Instant, &'static str)>,
     /// Ids of the client's offers whose answers are awaited, in order.
     offers_in: VecDeque<u32>,
     /// The shard's offer that awaits its answer.
@@ -1553,7 +1553,7 @@ impl Room {
         }
         // The client's leave may be on its way; see `tick`.
         if let Some(participant) = self.participants.get_mut(&key) {
-            participant.media_lost = Some(now);
+            participant.media_lost = Some((now, reason));
         }
     }
 
@@ -1608,7 +1608,7 @@ impl Room {
         let mut due = Vec::new();
         for participant in self.participants.values() {
             let lost = participant.lost_since.map(since);
-            let media_lost = participant.media_lost.map(since);
+            let media_lost = participant.media_lost.map(|(at, _)| since(at));
             let is_late = |limit| {
                 participant
                     .offer_out
@@ -1634,7 +1634,7 @@ impl Room {
                 (None, Some(media)) if media >= GONE_TIME => Some((
                     DisconnectReason::ConnectionTimeout,
                     Action::Reconnect,
-                    "the media connection was lost: connect again",
+                    "media was lost",
                 )),
                 (None, None) if participant.is_connected && is_late(ANSWER_TIME) => Some((
                     DisconnectReason::StateMismatch,
@@ -1662,6 +1662,13 @@ impl Room {
             );
         }
         for (key, reason, action, text) in due {
+            let lost = self.participants.get(&key).and_then(|p| p.media_lost);
+            let text = match lost {
+                Some((_, why)) if reason == DisconnectReason::ConnectionTimeout => {
+                    format!("{text}: {why}")
+                }
+                _ => text.to_owned(),
+            };
             if let Some(suppressed) = TIMED_OUT.pass(now) {
                 tracing::info!(
                     room = self.settings.name,
@@ -1671,7 +1678,7 @@ impl Room {
                     "participant timed out"
                 );
             }
-            self.remove_saying(key, reason, Some(action), text, now);
+            self.remove_saying(key, reason, Some(action), &text, now);
         }
         self.tell_untold();
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {

@@ -1,8 +1,8 @@
 //! Which announced track an m-line of a client's offer carries.
 //!
 //! An announced track names itself by the id of its `MediaStreamTrack`, and most browsers write
-//! that id as the second word of `a=msid`. Firefox writes an id of the sender's own there, so such
-//! an m-line is given to the oldest announced track of its kind that has no m-line yet, and the
+//! that id as the second word of `a=msid`. Firefox writes an id of the sender's own there, and so
+//! does Chromium for a track that was sent before, so such an m-line is given to the oldest announced track of its kind that has no m-line yet, and the
 //! offer is rewritten to say so.
 //!
 //! Firefox also offers bundled m-lines with port 0 and `a=bundle-only` (RFC 9143 7.1), which are in
@@ -69,14 +69,13 @@ fn sections(lines: &[&str]) -> Vec<Section> {
 }
 
 /// Rewrites the track ids of an offer to those announced. `aliases` remembers, from offer to
-/// offer, which id stands for which; it holds at most one per announced track.
+/// offer, which id stands for which; it holds at most one per announced track and m-line sent.
 pub(super) fn name_tracks(
     sdp: &str,
     announced: &[Announced],
     aliases: &mut HashMap<String, String>,
 ) -> String {
     let is_known = |cid: &str| announced.iter().any(|track| track.cid == cid);
-    aliases.retain(|_, cid| is_known(cid));
     let lines: Vec<&str> = sdp.split_inclusive('\n').collect();
     let sections = sections(&lines);
     let sending = || {
@@ -85,6 +84,8 @@ pub(super) fn name_tracks(
             .filter(|section| section.is_sending)
             .filter_map(|section| Some((section.is_video?, section.msid.as_ref()?)))
     };
+    // A track that was taken back and announced again comes under a new id.
+    aliases.retain(|id, cid| is_known(cid) && sending().any(|(_, (_, sent))| sent == id));
     let mut renamed: HashMap<usize, String> = HashMap::new();
     for (is_video, (at, id)) in sending() {
         if is_known(id) {
@@ -218,6 +219,19 @@ mod tests {
         name_tracks(&sdp, &[track("cam", true)], &mut aliases);
         let again = name_tracks(&sdp, &[track("cam2", true)], &mut aliases);
         assert_eq!(again, offer(&[("video", "sendonly", "cam2")]));
+    }
+
+    #[test]
+    fn a_track_published_again_is_found_under_its_new_id() {
+        let mut aliases = HashMap::new();
+        for (old, new) in [("cam", "{f1}"), ("{f1}", "{f2}"), ("{f2}", "{f3}")] {
+            let sdp = offer(&[("video", "inactive", old), ("video", "sendonly", new)]);
+            let named = offer(&[("video", "inactive", old), ("video", "sendonly", "cam")]);
+            assert_eq!(
+                name_tracks(&sdp, &[track("cam", true)], &mut aliases),
+                named
+            );
+        }
     }
 
     #[test]
