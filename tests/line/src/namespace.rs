@@ -29,6 +29,9 @@ const DEVICE_QUEUE: u32 = 10_000;
 /// How long programs inside a namespace have to end when it goes; then they are killed.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the kernel has to make an address reachable; milliseconds are usual.
+const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The bits of capabilities(7) that are needed.
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -155,7 +158,29 @@ impl Namespace {
                  link set dev {name} up\n"
             ),
         )?;
+        self.wait_for_route(&format!("fd77:{network:x}::{host}"))?;
         Ok(tun)
+    }
+
+    /// Waits until packets to an IPv6 address of the namespace are taken. The kernel makes the
+    /// route to it in the background, and drops what comes before.
+    fn wait_for_route(&self, address: &str) -> Result<(), Error> {
+        let begin = Instant::now();
+        while begin.elapsed() < ROUTE_PATIENCE {
+            let output = Command::new("ip")
+                .args(["-6", "-n", &self.name, "route", "show", "table", "local"])
+                .arg(address)
+                .output()
+                .map_err(|error| Error::Network(format!("ip: {error}")))?;
+            if !output.stdout.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(Error::Network(format!(
+            "{address} is not reachable in {} after {ROUTE_PATIENCE:?}",
+            self.name
+        )))
     }
 
     /// The processes inside.
