@@ -1,0 +1,185 @@
+//! `load-test`: plays scenarios against a server, is the floor, compares servers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use load_tests::door::{Address, Kind};
+use load_tests::peers;
+use load_tests::report::Report;
+use load_tests::run::{self, Options};
+use load_tests::scenario::{BUNDLED, Scenario};
+use load_tests::srtp::Profile;
+
+/// Real WebRTC clients in numbers, and what a server makes of them
+#[derive(Parser)]
+#[command(name = "load-test", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plays a scenario against a server and reports
+    Run(RunArguments),
+    /// Runs the yardstick: a forwarder that only decrypts, encrypts and sends
+    Floor {
+        /// The UDP address to listen on
+        #[arg(long, default_value = "127.0.0.1:7990")]
+        listen: SocketAddr,
+        /// The SRTP profile, as the server beside it negotiated it
+        #[arg(long, value_enum, default_value = "aes-128-gcm")]
+        profile: Profile,
+    },
+    /// Plays the same scenarios against several servers in turn and writes the ratios
+    Peers(peers::Arguments),
+    /// Lists the scenarios that come with the program
+    Scenarios,
+}
+
+#[derive(Args)]
+struct RunArguments {
+    /// A scenario's name, or a TOML file
+    scenario: String,
+    /// The server: http://host:port (Janus: …/janus), or host:port for the floor
+    #[arg(long)]
+    server: String,
+    /// What kind of server it is
+    #[arg(long, value_enum, default_value = "terrace")]
+    kind: Kind,
+    /// The server's process id on this machine, to measure what it costs
+    #[arg(long)]
+    pid: Option<u32>,
+    /// The folder for report.json and report.html
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// The API key that the server knows
+    #[arg(long, default_value = "devkey")]
+    key: String,
+    /// Its secret
+    #[arg(long, default_value = "secret")]
+    secret: String,
+    /// The floor's SRTP profile
+    #[arg(long, value_enum, default_value = "aes-128-gcm")]
+    profile: Profile,
+    /// The local address of the clients
+    #[arg(long)]
+    bind: Option<IpAddr>,
+    /// Threads of clients
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Seed of what is left to chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Measures for so many seconds instead of the scenario's
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Prints no progress
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Run(arguments) => play(&arguments),
+        Command::Floor { listen, profile } => load_tests::floor::serve(listen, profile),
+        Command::Peers(arguments) => peers::compare(&arguments),
+        Command::Scenarios => {
+            for (name, text) in BUNDLED {
+                println!("{name:<12} {}", Scenario::parse(name, text)?.about);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn play(arguments: &RunArguments) -> Result<()> {
+    let mut scenario = Scenario::load(&arguments.scenario)?;
+    if let Some(seconds) = arguments.seconds {
+        scenario.seconds = seconds;
+    }
+    let bound = run::time_bound(&scenario);
+    let options = Options {
+        scenario,
+        kind: arguments.kind,
+        address: Address {
+            server: arguments.server.clone(),
+            key: (arguments.key.clone(), arguments.secret.clone()),
+            profile: arguments.profile,
+        },
+        process: arguments.pid,
+        bind: arguments.bind,
+        threads: arguments.threads.clamp(1, 16),
+        seed: arguments.seed,
+        shows_progress: !arguments.quiet,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = tokio::time::timeout(bound, run::play(&options)) => {
+                report.context("the run did not end in its time")?
+            }
+            _ = tokio::signal::ctrl_c() => bail!("stopped"),
+        }
+    })?;
+    print(&report);
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("can't make the folder {}", folder.display()))?;
+        let write = |name: &str, text: String| {
+            let file = folder.join(name);
+            std::fs::write(&file, text).with_context(|| format!("can't write {}", file.display()))
+        };
+        write("report.json", serde_json::to_string_pretty(&report)?)?;
+        write("report.html", report.page()?)?;
+        println!("wrote report.json and report.html to {}", folder.display());
+    }
+    Ok(())
+}
+
+fn print(report: &Report) {
+    let total = &report.total;
+    println!(
+        "{} on {}: {} of {} packets, {} lost, {} reordered; latency p50 {:.2}, p99 {:.2}, max {:.2} ms; \
+         first keyframe p50 {:.0}, p99 {:.0} ms",
+        report.scenario,
+        report.server,
+        total.count.received,
+        total.count.expected,
+        total.lost,
+        total.count.reordered,
+        total.latency_ms.p50,
+        total.latency_ms.p99,
+        total.latency_ms.max,
+        total.first_keyframe_ms.p50,
+        total.first_keyframe_ms.p99,
+    );
+    if let Some(cost) = &report.process {
+        println!(
+            "server: {:.2} µs per forwarded packet, {:.2} cores, {:.1} packets per wake-up, {} kB, {:.0} kB per client; \
+             SRTP {:?}",
+            cost.cpu_us_per_packet,
+            cost.cores,
+            cost.packets_per_wake_up,
+            cost.rss_kb,
+            cost.rss_per_client_kb,
+            report.srtp_profiles,
+        );
+    }
+    println!(
+        "generator: busy {:.0} %, waiting {:.1} %, late p99 {:.2} ms",
+        report.generator.busiest_thread * 100.0,
+        report.generator.longest_waiting * 100.0,
+        report.generator.lateness_ms.p99,
+    );
+    for line in &report.invalid {
+        println!("not to be trusted: {line}");
+    }
+    for line in &report.failures {
+        println!("failure: {line}");
+    }
+}
