@@ -15,7 +15,7 @@ use crate::stats::{Count, Quantiles, Receiver, Window};
 const BUSY_SHARE: f64 = 0.85;
 
 /// A thread of clients that waits for a processor for a greater share of its time was starved.
-const WAITING_SHARE: f64 = 0.05;
+const WAITING_SHARE: f64 = 0.10;
 
 /// When one frame in a hundred goes out later than this, in milliseconds, the load is not the
 /// scenario's any more.

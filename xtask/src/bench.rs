@@ -1,4 +1,4 @@
-//! `cargo xtask bench session`: what a participant costs, and how soon it sees something; written to
+//! `cargo xtask bench session`: what a participant costs, and how soon it sees something; a section of
 //! `docs/performance.md`.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::page::write_section;
 use crate::parts::{build_server, python_environment};
 use crate::run::{npm_install, root, wait};
-
-const PAGE: &str = "docs/performance.md";
 
 /// How often memory is measured, and how many joins are timed on each endpoint.
 const ROUNDS: &str = "5";
@@ -47,7 +46,7 @@ struct Chromium {
     first_frame: Joins,
 }
 
-/// Measures and writes the page.
+/// Measures and writes the section.
 pub(crate) fn session() -> Result<()> {
     let python = python_environment(Duration::from_secs(300))?;
     npm_install("tests/browser")?;
@@ -58,9 +57,9 @@ pub(crate) fn session() -> Result<()> {
         &["bench_session.py", "--rounds", ROUNDS, "--joins", JOINS],
     )?;
     let chromium: Chromium = measure("tests/browser", "node", &["bench/first-frame.mjs", JOINS])?;
-    let text = page(&machine(), &sdk, &chromium)?;
-    std::fs::write(root().join(PAGE), &text)?;
-    println!("{text}\nwrote {PAGE}");
+    let text = section(&machine(), &sdk, &chromium)?;
+    write_section("session", &text)?;
+    println!("{text}");
     Ok(())
 }
 
@@ -90,7 +89,7 @@ fn measure<T: serde::de::DeserializeOwned>(
 }
 
 /// The machine in words that name nobody.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let model = read("/proc/cpuinfo")
         .lines()
@@ -128,14 +127,11 @@ fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-fn page(machine: &str, sdk: &Python, chromium: &Chromium) -> Result<String> {
+fn section(machine: &str, sdk: &Python, chromium: &Chromium) -> Result<String> {
     let mut out = format!(
-        "# Performance\n\n\
-         <!-- Written by `cargo xtask bench session`; run it again instead of changing this page. -->\n\n\
-         Terrace {}, release build, on {machine}. Clients and server share the machine, so the times are upper\n\
-         bounds. Everything was measured in turn, not one after the other. The processor time of a forwarded\n\
-         packet is not here yet: it comes with the load generator.\n\n\
-         ## Memory\n\n\
+        "## A session\n\nTerrace {}, release build, on {machine}. Clients and server share the machine, so the times are upper\n\
+         bounds. Everything was measured in turn, not one after the other.\n\n\
+         ### Memory\n\n\
          Resident memory of the server in MB, median of {} rounds (least–most), each with a new process. The\n\
          participants are those of the LiveKit SDK for Python in one room. *Silent* ones publish nothing. In the\n\
          other row two of them send a camera (VP8, 320×180) and a microphone, and all others receive both.\n\n\
@@ -179,7 +175,7 @@ fn page(machine: &str, sdk: &Python, chromium: &Chromium) -> Result<String> {
     let _ = write!(
         out,
         "\n*Each* is what {BIGGEST} participants add, divided by {BIGGEST}.\n\n\
-         ## From joining to the first picture\n\n\
+         ### From joining to the first picture\n\n\
          Seconds from the call that joins to the first decoded picture of a camera that is already on (VP8,\n\
          640×360), {} joins each. It contains the WebSocket, ICE, DTLS, and the wait for a keyframe.\n\n\
          | Client | Endpoint | p50 | p95 | least–most |\n|---|---|---|---|---|\n",

@@ -23,7 +23,16 @@ const PACKAGES: [(&str, &str); 6] = [
 
 /// Installs the packages that are missing.
 pub(crate) fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+    install(&PACKAGES)
+}
+
+/// Installs one more package unless its program is there.
+pub(crate) fn package(name: &str, file: &str) -> Result<()> {
+    install(&[(name, file)])
+}
+
+fn install(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(_, file)| !std::path::Path::new(file).exists())
         .map(|(package, _)| *package)

@@ -4,7 +4,9 @@ mod bench;
 mod demo;
 mod install;
 mod inventory;
+mod page;
 mod parts;
+mod peers;
 mod run;
 
 use anyhow::{Result, bail};
@@ -14,7 +16,8 @@ cargo xtask demo                 build everything and run an example meeting on 
 cargo xtask test [--all]         install what the tests need and run them; --all adds the long forms
 cargo xtask test --only A,B      run some parts only
 cargo xtask lint                 format check, clippy and the web client's linter
-cargo xtask bench session        measure memory and times to the first picture, write docs/performance.md
+cargo xtask bench session        measure memory and times to the first picture, for docs/performance.md
+cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
@@ -32,6 +35,7 @@ fn main() -> Result<()> {
             "format,clippy,client-lint",
         ])?),
         ["bench", "session"] => bench::session(),
+        ["bench", "peers", options @ ..] => peers::peers(options),
         ["notice"] => inventory::write_notice(),
         ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {
