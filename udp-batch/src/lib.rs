@@ -19,8 +19,7 @@
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
-//! # here.set_nonblocking(true)?;
-//! # there.set_nonblocking(true)?;
+//! here.set_nonblocking(true)?;
 //! let mut burst = Burst::new(256 * 1500, 256);
 //! for packet in [&[1; 1200][..], &[2; 1200], &[3; 80]] {
 //!     assert!(burst.push(there.local_addr()?, packet));
@@ -29,6 +28,8 @@
 //! let sent = sender.send(&here, &mut burst, |failure| eprintln!("{failure}"));
 //! assert_eq!(sent.datagrams, 3);
 //!
+//! # there.peek(&mut [0])?;
+//! there.set_nonblocking(true)?;
 //! let mut receiver = Receiver::new(32, 2048);
 //! receiver.receive(&there)?;
 //! for datagram in receiver.datagrams() {

@@ -47,6 +47,15 @@ fn take(socket: &UdpSocket, receiver: &mut Receiver, count: usize) -> Vec<(Socke
     taken
 }
 
+/// Until a datagram is there.
+fn wait(socket: &UdpSocket) {
+    let begin = Instant::now();
+    while socket.peek(&mut [0; 1]).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "nothing came");
+        std::thread::yield_now();
+    }
+}
+
 fn datagram(number: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| (number * 7 + at) as u8).collect()
 }
@@ -165,17 +174,28 @@ fn at_most_a_batch_is_taken_at_once_and_an_empty_socket_does_not_wait() {
     let mut receiver = Receiver::new(8, 100);
     let error = receiver.receive(&there).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    let mut burst = Burst::new(1 << 16, 32);
-    for number in 0..11 {
-        assert!(burst.push(there.local_addr().unwrap(), &[number; 10]));
+    let begin = Instant::now();
+    // On a busy machine a call may come between two arrivals.
+    loop {
+        assert!(begin.elapsed() < PATIENCE, "never were 8 taken and then 3");
+        let mut burst = Burst::new(1 << 16, 32);
+        for number in 0..11 {
+            assert!(burst.push(there.local_addr().unwrap(), &[number; 10]));
+        }
+        Sender::new(&here).send(&here, &mut burst, |failure| panic!("{failure}"));
+        let mut calls = Vec::new();
+        while calls.iter().sum::<usize>() < 11 {
+            wait(&there);
+            let taken = receiver.receive(&there).unwrap();
+            assert_eq!(receiver.datagrams().count(), taken);
+            calls.push(taken);
+        }
+        assert!(receiver.receive(&there).is_err());
+        assert_eq!(receiver.datagrams().count(), 0);
+        if calls == [8, 3] {
+            return;
+        }
     }
-    Sender::new(&here).send(&here, &mut burst, |failure| panic!("{failure}"));
-    // Loopback delivers within the sending call.
-    assert_eq!(receiver.receive(&there).unwrap(), 8);
-    assert_eq!(receiver.datagrams().count(), 8);
-    assert_eq!(receiver.receive(&there).unwrap(), 3);
-    assert!(receiver.receive(&there).is_err());
-    assert_eq!(receiver.datagrams().count(), 0);
 }
 
 #[test]
@@ -185,6 +205,7 @@ fn arrivals_are_stamped_by_the_kernel_when_asked_for() {
         stamp_arrivals(&there).unwrap();
         let before = SystemTime::now();
         here.send_to(b"now", there.local_addr().unwrap()).unwrap();
+        wait(&there);
         let mut receiver = Receiver::new(1, 100);
         receiver.receive(&there).unwrap();
         let at = receiver.datagrams().next().unwrap().arrived_at.unwrap();
@@ -205,14 +226,17 @@ fn joined_arrivals_are_told_apart_again() {
         }
         Sender::new(&here).send(&here, &mut burst, |failure| panic!("{failure}"));
         let mut receiver = Receiver::new(32, 65_535);
-        assert!(
-            receiver.receive(&there).unwrap() <= 2,
-            "the kernel joined them"
-        );
-        let contents: Vec<_> = receiver
-            .datagrams()
-            .map(|datagram| datagram.contents.to_vec())
-            .collect();
+        let (mut buffers, mut contents) = (0, Vec::new());
+        while contents.len() < lengths.len() {
+            wait(&there);
+            buffers += receiver.receive(&there).unwrap();
+            contents.extend(
+                receiver
+                    .datagrams()
+                    .map(|datagram| datagram.contents.to_vec()),
+            );
+        }
+        assert_eq!(buffers, 2, "the kernel handed over each message as it was");
         let expected: Vec<_> = lengths
             .iter()
             .enumerate()
@@ -232,7 +256,14 @@ fn an_icmp_error_on_a_connected_socket_is_told_and_the_next_call_goes_on() {
     assert!(burst.push(closed, b"anybody?"));
     assert_eq!(sender.send(&here, &mut burst, |_| {}).datagrams, 1);
     let mut receiver = Receiver::new(8, 100);
-    let error = receiver.receive(&here).unwrap_err();
+    let begin = Instant::now();
+    let error = loop {
+        assert!(begin.elapsed() < PATIENCE);
+        match receiver.receive(&here) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            told => break told.unwrap_err(),
+        }
+    };
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     let error = receiver.receive(&here).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
