@@ -77,6 +77,17 @@ impl Report {
             format!("{} / {}", total.count.reordered, total.count.duplicates),
         );
         row("latency", words(&total.latency_ms));
+        for (name, kind) in [("audio", &total.audio), ("video", &total.video)] {
+            row(
+                name,
+                format!(
+                    "{} of {} lost; {}",
+                    kind.lost,
+                    kind.expected,
+                    words(&kind.latency_ms)
+                ),
+            );
+        }
         row("time to first keyframe", words(&total.first_keyframe_ms));
         if let Some(turns) = &total.turn_keyframe_ms {
             row("from a speaker's turn to its keyframe", words(turns));

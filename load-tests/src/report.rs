@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::door::Kind;
@@ -9,7 +10,7 @@ use crate::media::{Outcome, TIMELINE_STEP};
 use crate::process::Usage;
 use crate::scenario::{Codec, Scenario};
 use crate::source::SourceId;
-use crate::stats::{Count, Quantiles, Receiver, Window};
+use crate::stats::{Count, Quantiles, Receiver, Window, latencies};
 
 /// A thread of clients that is busy for a greater share of its time may be late with everything.
 const BUSY_SHARE: f64 = 0.85;
@@ -20,6 +21,10 @@ const WAITING_SHARE: f64 = 0.10;
 /// When one frame in a hundred goes out later than this, in milliseconds, the load is not the
 /// scenario's any more.
 const LATE_MS: f64 = 5.0;
+
+/// Who began to join so long before the end of the measurement should be inside and see something,
+/// in nanoseconds.
+const GRACE: u64 = 3_000_000_000;
 
 /// A run.
 #[derive(Clone, Debug, Serialize)]
@@ -64,6 +69,10 @@ pub struct Total {
     pub lost: u64,
     /// Share of the expected packets that never came, 0 to 1.
     pub loss: f64,
+    /// Of these, the audio.
+    pub audio: OneKind,
+    /// Of these, the video.
+    pub video: OneKind,
     /// From the stamp before sending to the kernel's receive stamp, in milliseconds.
     pub latency_ms: Quantiles,
     /// From beginning to join (or the speaker's begin, if later) to a whole keyframe, in milliseconds.
@@ -74,6 +83,27 @@ pub struct Total {
     pub connected_ms: Quantiles,
     /// Keyframes that the server asked of sources.
     pub keyframe_requests: u64,
+}
+
+/// Packets of audio or of video.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct OneKind {
+    /// Packets that were to come.
+    pub expected: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// In milliseconds.
+    pub latency_ms: Quantiles,
+}
+
+impl OneKind {
+    fn new(count: Count, latency: &Histogram<u32>) -> OneKind {
+        OneKind {
+            expected: count.expected,
+            lost: count.lost(),
+            latency_ms: Quantiles::of_latencies(latency),
+        }
+    }
 }
 
 /// What the server's process cost within the window.
@@ -190,15 +220,19 @@ impl Report {
                 .sum(),
             ..Total::default()
         };
-        let mut latency = crate::stats::latencies();
+        let (mut audio, mut video) = (
+            (Count::default(), latencies()),
+            (Count::default(), latencies()),
+        );
         let (mut connected, mut pictures, mut turns) = (Vec::new(), Vec::new(), Vec::new());
         let mut subscribers = Vec::new();
-        let mut never_connected = 0;
+        let (mut never_connected, mut blind) = (0, 0);
         for receiver in &outcome.receivers {
             let Some(client) = run.clients.get(&receiver.name) else {
                 continue;
             };
-            if receiver.connected.is_none() && !receiver.has_left {
+            let had_time = receiver.began + GRACE < window.to && !receiver.has_left;
+            if receiver.connected.is_none() && had_time {
                 never_connected += 1;
             }
             let connected_ms = receiver
@@ -208,14 +242,18 @@ impl Report {
             if !client.receives {
                 continue;
             }
-            let mut count = Count::default();
+            let (mut heard, mut seen) = (Count::default(), Count::default());
             for other in run.clients.values() {
                 let is_own = other.sources == client.sources && !client.sources.is_empty();
                 if other.room != client.room || is_own {
                     continue;
                 }
                 for source in other.sources.iter().filter_map(|id| sources.get(id)) {
-                    count.add(owed(receiver, source.plan.id, source.sent, window));
+                    let of_kind = match source.plan.codec {
+                        Codec::Opus => &mut heard,
+                        _ => &mut seen,
+                    };
+                    of_kind.add(owed(receiver, source.plan.id, source.sent, window));
                 }
             }
             let mut first: Option<f64> = None;
@@ -233,20 +271,33 @@ impl Report {
                 }
             }
             pictures.extend(first);
-            latency += &receiver.latency;
+            if first.is_none() && had_time && receiver.connected.is_some() {
+                blind += 1;
+            }
+            let mut count = heard;
+            count.add(seen);
             total.count.add(count);
+            audio.0.add(heard);
+            video.0.add(seen);
+            audio.1 += &receiver.audio_latency;
+            video.1 += &receiver.video_latency;
+            let mut latency = receiver.audio_latency.clone();
+            latency += &receiver.video_latency;
             subscribers.push(Subscriber {
                 name: receiver.name.clone(),
                 count,
                 lost: count.lost(),
-                latency_ms: Quantiles::of_latencies(&receiver.latency),
+                latency_ms: Quantiles::of_latencies(&latency),
                 connected_ms,
                 first_keyframe_ms: first,
             });
         }
         total.lost = subscribers.iter().map(|one| one.lost).sum();
         total.loss = total.lost as f64 / total.count.expected.max(1) as f64;
-        total.latency_ms = Quantiles::of_latencies(&latency);
+        total.audio = OneKind::new(audio.0, &audio.1);
+        total.video = OneKind::new(video.0, &video.1);
+        audio.1 += &video.1;
+        total.latency_ms = Quantiles::of_latencies(&audio.1);
         total.connected_ms = Quantiles::of(&mut connected);
         total.first_keyframe_ms = Quantiles::of(&mut pictures);
         total.turn_keyframe_ms = (!turns.is_empty()).then(|| Quantiles::of(&mut turns));
@@ -263,10 +314,6 @@ impl Report {
             .sources
             .iter()
             .any(|source| source.plan.codec != Codec::Opus);
-        let blind = subscribers
-            .iter()
-            .filter(|one| one.first_keyframe_ms.is_none() && one.count.expected > 0)
-            .count();
         // The floor asks nobody for keyframes.
         let is_asking = run.server != Kind::Floor.name() && run.scenario.turn_seconds.is_none();
         if has_pictures && blind > 0 && is_asking {
@@ -401,8 +448,8 @@ mod tests {
     use crate::stats::{Sent, latencies};
 
     const WINDOW: Window = Window {
-        from: 1_000_000_000,
-        to: 2_000_000_000,
+        from: 9_000_000_000,
+        to: 10_000_000_000,
     };
 
     fn outcome(receivers: Vec<Receiver>) -> Outcome {

@@ -181,8 +181,10 @@ pub struct Receiver {
     pub has_left: bool,
     /// By source.
     pub tallies: HashMap<u32, Tally>,
-    /// From the sender's stamp to the kernel's receive stamp, in microseconds.
-    pub latency: Histogram<u32>,
+    /// Of audio, from the sender's stamp to the kernel's receive stamp, in microseconds.
+    pub audio_latency: Histogram<u32>,
+    /// The same of video.
+    pub video_latency: Histogram<u32>,
     keyframes: HashMap<(u32, u16), Keyframe>,
     /// When the first keyframe of a source's turn was complete, in nanoseconds since 1970.
     pub first_keyframes: HashMap<(u32, u16), u64>,
@@ -197,7 +199,8 @@ impl Receiver {
             connected: None,
             has_left: false,
             tallies: HashMap::new(),
-            latency: latencies(),
+            audio_latency: latencies(),
+            video_latency: latencies(),
             keyframes: HashMap::new(),
             first_keyframes: HashMap::new(),
         }
@@ -217,7 +220,12 @@ impl Receiver {
             return None;
         }
         let latency = received.saturating_sub(stamp.sent) / 1000;
-        self.latency.saturating_record(latency);
+        let histogram = if stamp.is_video {
+            &mut self.video_latency
+        } else {
+            &mut self.audio_latency
+        };
+        histogram.saturating_record(latency);
         Some(latency)
     }
 

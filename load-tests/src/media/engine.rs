@@ -2,9 +2,12 @@
 //!
 //! What is due is sent before anything is read, so that a burst of received packets does not delay the schedule.
 
+mod connection;
+mod traffic;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver as Inbox, Sender};
@@ -15,29 +18,25 @@ use anyhow::{Context, Result, anyhow};
 use hdrhistogram::Histogram;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use str0m::crypto::dtls::DtlsCert;
-use str0m::rtp::Ssrc;
 use tokio::sync::oneshot;
 use udp_batch::{Burst, Receiver as BatchReceiver, Sender as BatchSender};
 
+use self::connection::{Connection, Wire, open_socket};
 use super::plain::Plain;
-use super::webrtc::{Happened, WebRtc};
+use super::webrtc::WebRtc;
 use super::{
-    Command, ConnectionId, Line, MediaConfig, Outcome, Progress, Reply, SourceOutcome, StayId,
-    TIMELINE_STEP, WireKind, profile,
+    Command, ConnectionId, Line, MediaConfig, Outcome, Progress, SourceOutcome, StayId, WireKind,
+    profile,
 };
-use crate::payload::Stamp;
 use crate::process::Usage;
-use crate::source::{Source, SourceId, SourcePlan, nanoseconds, wall_clock};
+use crate::source::{Source, SourceId, SourcePlan, wall_clock};
 use crate::stats::{Receiver, Window, latencies};
 
 /// Timers of clients are kept on this grid: finer would wake the thread for one client at a time.
 const GRID: Duration = Duration::from_millis(5);
-
-/// Kernel buffer asked for in each direction of a client's socket, in bytes.
-const SOCKET_BUFFER: usize = 1 << 20;
 
 /// The longest datagram taken.
 const MAX_DATAGRAM: usize = 2048;
@@ -45,53 +44,10 @@ const MAX_DATAGRAM: usize = 2048;
 /// Datagrams taken from one socket per call.
 const BATCH: usize = 32;
 
-/// Batches taken from one socket before the others get their turn.
-const BATCHES_PER_TURN: usize = 4;
-
-/// A source that is behind by more than this skips what it missed.
-const CATCH_UP: Duration = Duration::from_millis(200);
-
-/// Who has seen no whole keyframe for so long asks for one, and again after it.
-const KEYFRAME_PATIENCE: Duration = Duration::from_millis(500);
-
 /// How many failures are kept in words.
 const FAILURES_KEPT: usize = 5;
 
 const WAKE: Token = Token(usize::MAX);
-
-enum Wire {
-    WebRtc(Box<WebRtc>),
-    Plain(Box<Plain>),
-}
-
-/// A video stream that comes in.
-struct Incoming {
-    ssrc: Ssrc,
-    turn: u16,
-    since: Instant,
-}
-
-struct Connection {
-    stay: StayId,
-    socket: UdpSocket,
-    sender: BatchSender,
-    loss: f64,
-    wire: Wire,
-    is_connected: bool,
-    waiting: Vec<Reply<()>>,
-    sources: Vec<SourceId>,
-    incoming: HashMap<SourceId, Incoming>,
-    next_look: Instant,
-}
-
-impl Connection {
-    fn deadline(&self) -> Instant {
-        match &self.wire {
-            Wire::WebRtc(wire) => wire.deadline,
-            Wire::Plain(wire) => wire.deadline,
-        }
-    }
-}
 
 pub(super) fn start(
     config: MediaConfig,
@@ -377,181 +333,6 @@ impl Engine {
         result
     }
 
-    fn send_due(&mut self) {
-        loop {
-            let now = Instant::now();
-            match self.due.peek() {
-                Some(Reverse((due, _, _))) if *due <= now => {}
-                _ => return,
-            }
-            let Some(Reverse((due, id, at))) = self.due.pop() else {
-                return;
-            };
-            let Some(connection) = self.connections.get_mut(&at) else {
-                continue;
-            };
-            let Some(source) = self.sources.get_mut(&id) else {
-                continue;
-            };
-            let late = now.saturating_duration_since(due);
-            if source.is_on {
-                if self.window.holds(wall_clock()) {
-                    self.lateness.saturating_record(late.as_micros() as u64);
-                }
-                let mut failure = None;
-                let mut count = 0;
-                let codec = source.plan.codec;
-                let wire = &mut connection.wire;
-                source.frame(self.window, |packet| {
-                    count += 1;
-                    let sent = match wire {
-                        Wire::WebRtc(wire) => wire.send(id, packet, now),
-                        Wire::Plain(wire) => wire.send(id, codec, &packet),
-                    };
-                    failure = failure.take().or(sent.err());
-                });
-                self.progress.sent.fetch_add(count, Ordering::Relaxed);
-                if let Some(error) = failure {
-                    self.fail(&error);
-                }
-                self.flush(at);
-                self.take_happened(at, now, 0);
-            }
-            let period = self.sources[&id].plan.beat.period;
-            let mut next = due + period;
-            if late > CATCH_UP {
-                while next < now {
-                    next += period;
-                }
-            }
-            self.due.push(Reverse((next, id, at)));
-        }
-    }
-
-    fn read(&mut self) {
-        for id in std::mem::take(&mut self.readable) {
-            let mut batches = 0;
-            while let Some(connection) = self.connections.get(&id) {
-                match self.batch.receive(&connection.socket) {
-                    Ok(count) => {
-                        self.take_batch(id);
-                        if count < BATCH {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-                    // ICMP errors of earlier sends; they concern no packet of ours.
-                    Err(_) => {}
-                }
-                batches += 1;
-                if batches == BATCHES_PER_TURN {
-                    self.readable.push(id);
-                    break;
-                }
-            }
-            self.send_due();
-        }
-    }
-
-    fn take_batch(&mut self, id: ConnectionId) {
-        // The batch is lent to nobody else while its datagrams are looked at.
-        let batch = std::mem::replace(&mut self.batch, BatchReceiver::new(1, 1));
-        for datagram in batch.datagrams() {
-            let now = Instant::now();
-            let Some(connection) = self.connections.get_mut(&id) else {
-                break;
-            };
-            if is_media(datagram.contents)
-                && connection.loss > 0.0
-                && self.random.random_bool(connection.loss)
-            {
-                continue;
-            }
-            let arrived = datagram.arrived_at.map_or_else(wall_clock, nanoseconds);
-            let result = match &mut connection.wire {
-                Wire::WebRtc(wire) => wire
-                    .receive(datagram.source, datagram.contents, now)
-                    .map(|()| None),
-                Wire::Plain(wire) => Ok(wire.receive(&mut datagram.contents.to_vec())),
-            };
-            match result {
-                Ok(Some(stamp)) => self.note(id, &stamp, Ssrc::from(0), arrived, now),
-                Ok(None) => {}
-                Err(error) => {
-                    self.drop_connection(id, &error);
-                    break;
-                }
-            }
-            self.take_happened(id, now, arrived);
-        }
-        self.batch = batch;
-        self.flush(id);
-    }
-
-    fn note(&mut self, id: ConnectionId, stamp: &Stamp, ssrc: Ssrc, arrived: u64, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let Some((receiver, _)) = self.stays.get(&connection.stay) else {
-            return;
-        };
-        self.progress.received.fetch_add(1, Ordering::Relaxed);
-        if stamp.is_video {
-            let incoming = connection
-                .incoming
-                .entry(stamp.source)
-                .or_insert_with(|| Incoming {
-                    ssrc,
-                    turn: stamp.turn,
-                    since: now,
-                });
-            incoming.ssrc = ssrc;
-            if incoming.turn != stamp.turn {
-                incoming.turn = stamp.turn;
-                incoming.since = now;
-            }
-        }
-        let latency = self.receivers[*receiver].note(stamp, arrived, self.window);
-        if let Some(latency) = latency {
-            let step = (stamp.sent - self.window.from) / TIMELINE_STEP;
-            self.timeline
-                .entry(step)
-                .or_insert_with(latencies)
-                .saturating_record(latency);
-        }
-    }
-
-    fn take_happened(&mut self, id: ConnectionId, now: Instant, arrived: u64) {
-        loop {
-            let Some(connection) = self.connections.get_mut(&id) else {
-                return;
-            };
-            let happened = match &mut connection.wire {
-                Wire::WebRtc(wire) => wire.take_happened(),
-                Wire::Plain(wire) => {
-                    (wire.is_connected && !connection.is_connected).then_some(Happened::Connected)
-                }
-            };
-            match happened {
-                None => return,
-                Some(Happened::Connected) => self.connected(id),
-                Some(Happened::Closed) => {
-                    self.drop_connection(id, &anyhow!("a connection was closed by the server"));
-                }
-                Some(Happened::Payload(ssrc, payload)) => {
-                    if let Some(stamp) = Stamp::read(&payload) {
-                        self.note(id, &stamp, ssrc, arrived, now);
-                    }
-                }
-                Some(Happened::KeyframeWanted(source)) => {
-                    if let Some(source) = self.sources.get_mut(&source) {
-                        source.ask_keyframe();
-                    }
-                }
-            }
-        }
-    }
-
     fn connected(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -573,36 +354,6 @@ impl Engine {
         }
     }
 
-    /// Sends what a connection has ready.
-    fn flush(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        loop {
-            let next = match &mut connection.wire {
-                Wire::WebRtc(wire) => wire.take_outgoing(),
-                Wire::Plain(wire) => wire.outgoing.pop_front(),
-            };
-            let Some((destination, datagram)) = next else {
-                break;
-            };
-            if is_media(&datagram)
-                && connection.loss > 0.0
-                && self.random.random_bool(connection.loss)
-            {
-                continue;
-            }
-            if !self.burst.push(destination, &datagram) {
-                self.unsent += send(connection, &mut self.burst);
-                let fits = self.burst.push(destination, &datagram);
-                self.unsent += u64::from(!fits);
-            }
-        }
-        if !self.burst.is_empty() {
-            self.unsent += send(connection, &mut self.burst);
-        }
-    }
-
     fn keep_time(&mut self) {
         let now = Instant::now();
         if now < self.next_grid {
@@ -619,56 +370,6 @@ impl Engine {
         for id in due {
             self.tick(id);
             self.send_due();
-        }
-    }
-
-    fn tick(&mut self, id: ConnectionId) {
-        let now = Instant::now();
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.deadline() <= now {
-            let result = match &mut connection.wire {
-                Wire::WebRtc(wire) => wire.tick(now),
-                Wire::Plain(wire) => {
-                    wire.tick(now);
-                    Ok(())
-                }
-            };
-            if let Err(error) = result {
-                self.drop_connection(id, &error);
-                return;
-            }
-        }
-        self.look_for_pictures(id, now);
-        self.flush(id);
-        self.take_happened(id, now, wall_clock());
-    }
-
-    /// Who sees packets of a camera but no keyframe asks for one, as a decoder would.
-    fn look_for_pictures(&mut self, id: ConnectionId, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.next_look > now {
-            return;
-        }
-        connection.next_look = now + KEYFRAME_PATIENCE;
-        let Some((receiver, _)) = self.stays.get(&connection.stay) else {
-            return;
-        };
-        let receiver = &self.receivers[*receiver];
-        let Wire::WebRtc(wire) = &mut connection.wire else {
-            return;
-        };
-        for (source, incoming) in &mut connection.incoming {
-            if now.duration_since(incoming.since) >= KEYFRAME_PATIENCE
-                && !receiver.has_picture(*source, incoming.turn)
-            {
-                incoming.since = now;
-                // A failure shows itself at the next input.
-                let _ = wire.ask_keyframe(incoming.ssrc, now);
-            }
         }
     }
 
@@ -760,32 +461,4 @@ impl Engine {
         // Nobody waits any more when the run was broken off.
         let _ = reply.send(outcome);
     }
-}
-
-/// Sends a burst; returns how many datagrams the socket did not take.
-fn send(connection: &mut Connection, burst: &mut Burst) -> u64 {
-    let sent = connection.sender.send(&connection.socket, burst, |_| {});
-    let left = burst.datagrams() + sent.failed;
-    burst.clear();
-    left as u64
-}
-
-/// RTP and RTCP, by RFC 7983.
-fn is_media(datagram: &[u8]) -> bool {
-    matches!(datagram.first(), Some(128..=191))
-}
-
-fn open_socket(address: SocketAddr) -> Result<StdUdpSocket> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)
-        .context("no more sockets: raise the limit of open files (ulimit -n)")?;
-    // Smaller buffers than asked for only lose bursts earlier, which the results show.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.set_nonblocking(true)?;
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("can't open a UDP socket on {}", address.ip()))?;
-    udp_batch::stamp_arrivals(&socket).context("this kernel does not stamp arrivals")?;
-    Ok(socket.into())
 }
