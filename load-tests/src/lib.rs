@@ -4,11 +4,14 @@
 //! - [`media`] drives the clients, many to a thread, and [`stats`] counts what arrives. It knows no server.
 //! - [`door`] has one way in for each kind of server.
 //! - [`run`] plays a scenario, [`report`] adds it up, [`page`] draws it.
-//! - [`floor`] is the yardstick, [`peers`] the comparison of several [`servers`].
+//! - [`floor`] is the yardstick. [`bench`] measures one of the [`servers`] once, [`peers`] several side by side, and
+//!   [`curve`] what one costs as the load grows.
 //!
 //! Invariant: a figure is only reported together with what tells whether it can be trusted: the generator's own
 //! processor time, its lateness, and whether everybody was connected.
 
+pub mod bench;
+pub mod curve;
 pub mod door;
 pub mod floor;
 pub mod media;

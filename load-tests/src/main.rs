@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use load_tests::door::{Address, Kind};
-use load_tests::peers;
 use load_tests::report::Report;
 use load_tests::run::{self, Options};
 use load_tests::scenario::{BUNDLED, Scenario};
 use load_tests::srtp::Profile;
+use load_tests::{curve, peers};
 
 /// Real WebRTC clients in numbers, and what a server makes of them
 #[derive(Parser)]
@@ -35,6 +35,8 @@ enum Command {
     },
     /// Plays the same scenarios against several servers in turn and writes the ratios
     Peers(peers::Arguments),
+    /// Plays a scenario with a growing count of one group and plots what it costs
+    Curve(curve::Arguments),
     /// Lists the scenarios that come with the program
     Scenarios,
 }
@@ -76,9 +78,17 @@ struct RunArguments {
     /// Measures for so many seconds instead of the scenario's
     #[arg(long)]
     seconds: Option<f64>,
+    /// Another count of a group in each room, as GROUP=COUNT; may be given several times
+    #[arg(long, value_parser = group_count)]
+    count: Vec<(String, u32)>,
     /// Prints no progress
     #[arg(long)]
     quiet: bool,
+}
+
+fn group_count(text: &str) -> Result<(String, u32)> {
+    let (group, count) = text.split_once('=').context("such as viewer=100")?;
+    Ok((group.to_owned(), count.parse()?))
 }
 
 fn main() -> Result<()> {
@@ -86,6 +96,7 @@ fn main() -> Result<()> {
         Command::Run(arguments) => play(&arguments),
         Command::Floor { listen, profile } => load_tests::floor::serve(listen, profile),
         Command::Peers(arguments) => peers::compare(&arguments),
+        Command::Curve(arguments) => curve::draw(&arguments),
         Command::Scenarios => {
             for (name, text) in BUNDLED {
                 println!("{name:<12} {}", Scenario::parse(name, text)?.about);
@@ -99,6 +110,9 @@ fn play(arguments: &RunArguments) -> Result<()> {
     let mut scenario = Scenario::load(&arguments.scenario)?;
     if let Some(seconds) = arguments.seconds {
         scenario.seconds = seconds;
+    }
+    for (group, count) in &arguments.count {
+        scenario.set_count(group, *count)?;
     }
     let bound = run::time_bound(&scenario);
     let options = Options {

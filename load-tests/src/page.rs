@@ -11,13 +11,13 @@ use crate::stats::Quantiles;
 /// Width and height of a plot.
 const PLOT: (u32, u32) = (760, 300);
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;\
 color:#1d2733}h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}\
 td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #d8dee6}td:first-child,th:first-child\
 {text-align:left}.bad{background:#fdecea;border-left:4px solid #c0392b;padding:.5rem 1rem}svg{max-width:100%;\
 height:auto}";
 
-struct Series {
+pub(crate) struct Series {
     name: &'static str,
     color: RGBColor,
     points: Vec<(f64, f64)>,
@@ -215,7 +215,7 @@ impl Report {
     }
 }
 
-fn series(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Series {
+pub(crate) fn series(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Series {
     Series {
         name,
         color,
@@ -234,14 +234,14 @@ fn share(of: f64) -> String {
     format!("{:.1} % of the time", of * 100.0)
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
 /// Appends a line plot; nothing if there are no points.
-fn plot(out: &mut String, title: &str, x: &str, y: &str, all: &[Series]) -> Result<()> {
+pub(crate) fn plot(out: &mut String, title: &str, x: &str, y: &str, all: &[Series]) -> Result<()> {
     let points = || all.iter().flat_map(|series| &series.points);
     if points().next().is_none() {
         return Ok(());

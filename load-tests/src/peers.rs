@@ -7,17 +7,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bench::{Bench, Played, PlayedCost};
 use crate::door::Kind;
 use crate::scenario::Scenario;
-use crate::servers::{Candidate, on_core, start};
+use crate::servers::Candidate;
 use crate::srtp::Profile;
-use crate::stats::{Quantiles, quantile};
-
-/// How often a run is played again whose generator was starved.
-const RETRIES: u32 = 1;
+use crate::stats::quantile;
 
 /// What to compare.
 #[derive(clap::Args, Clone, Debug)]
@@ -37,65 +34,11 @@ pub struct Arguments {
     /// How often everything is measured
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
-    /// Measures for so many seconds instead of each scenario's
-    #[arg(long)]
-    seconds: Option<f64>,
-    /// The processor core of the servers
-    #[arg(long, default_value_t = 0)]
-    server_core: usize,
-    /// The processor core of the generator
-    #[arg(long, default_value_t = 1)]
-    generator_core: usize,
+    #[command(flatten)]
+    bench: Bench,
     /// The folder for peers.jsonl (one run a line) and peers.md (the table)
     #[arg(long)]
     out: PathBuf,
-}
-
-/// The part of a report that is compared.
-#[derive(Clone, Debug, Deserialize)]
-struct Played {
-    invalid: Vec<String>,
-    failures: Vec<String>,
-    srtp_profiles: BTreeMap<String, u32>,
-    total: PlayedTotal,
-    process: Option<PlayedCost>,
-    generator: PlayedGenerator,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct PlayedTotal {
-    expected: u64,
-    received: u64,
-    lost: u64,
-    loss: f64,
-    latency_ms: Quantiles,
-    first_keyframe_ms: Quantiles,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct PlayedCost {
-    cpu_us_per_packet: f64,
-    cores: f64,
-    waiting: f64,
-    packets_per_wake_up: f64,
-    rss_kb: u64,
-    rss_per_client_kb: f64,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct PlayedGenerator {
-    busiest_thread: f64,
-    longest_waiting: f64,
-}
-
-impl Played {
-    /// The profile that most connections agreed on.
-    fn profile(&self) -> Option<Profile> {
-        let (name, _) = self.srtp_profiles.iter().max_by_key(|(_, count)| **count)?;
-        Profile::ALL
-            .into_iter()
-            .find(|profile| profile.name() == name)
-    }
 }
 
 /// A run of one server, beside the floor's of the same repetition.
@@ -177,7 +120,7 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
                     "{} of {repetition}/{}: {server}",
                     scenario.name, arguments.repetitions
                 );
-                let played = measure(arguments, scenario, candidate);
+                let played = arguments.bench.play(&scenario.name, &[], candidate);
                 let played = match played {
                     Ok(played) => played,
                     Err(error) => {
@@ -193,7 +136,7 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
                     println!("  the floor at {}", profile.name());
                     let program = std::env::current_exe().context("this program's own file")?;
                     let candidate = Candidate::Floor { program, profile };
-                    let played = measure(arguments, scenario, &candidate)?;
+                    let played = arguments.bench.play(&scenario.name, &[], &candidate)?;
                     floor.insert(row(Kind::Floor, scenario, repetition, profile, played)?);
                 }
                 of_this.push(row(
@@ -277,49 +220,6 @@ fn ratio(row: &Row, floor: &Row) -> Option<[f64; 3]> {
     ])
 }
 
-/// Plays; plays again when the generator was starved, each time against a fresh process.
-fn measure(arguments: &Arguments, scenario: &Scenario, candidate: &Candidate) -> Result<Played> {
-    let mut tries = 0;
-    loop {
-        let played = play(arguments, scenario, candidate)?;
-        if played.invalid.is_empty() || tries == RETRIES {
-            return Ok(played);
-        }
-        println!("  not to be trusted: {}", played.invalid.join("; "));
-        tries += 1;
-    }
-}
-
-/// Starts a server and plays a scenario in a process of its own on the generator's core.
-fn play(arguments: &Arguments, scenario: &Scenario, candidate: &Candidate) -> Result<Played> {
-    let server = start(candidate, Some(arguments.server_core))?;
-    let address = server.address();
-    let folder = tempfile::tempdir()?;
-    let program = std::env::current_exe().context("this program's own file")?;
-    let mut command = on_core(Some(arguments.generator_core), &program);
-    command
-        .args(["run", &scenario.name, "--quiet"])
-        .args(["--kind", candidate.kind().name()])
-        .args(["--server", &address.server])
-        .args(["--key", &address.key.0, "--secret", &address.key.1])
-        .args(["--pid", &server.process().to_string()])
-        .arg("--out")
-        .arg(folder.path());
-    if let Candidate::Floor { profile, .. } = candidate {
-        command.args(["--profile", profile.name()]);
-    }
-    if let Some(seconds) = arguments.seconds {
-        command.args(["--seconds", &seconds.to_string()]);
-    }
-    let output = command.output().context("can't run the generator")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", text.trim());
-    }
-    let text = std::fs::read_to_string(folder.path().join("report.json"))?;
-    serde_json::from_str(&text).context("the generator's report")
-}
-
 /// Median with least and most, as `1.32 (1.30–1.41)`.
 fn spread(values: impl Iterator<Item = f64>, digits: usize) -> String {
     let mut values: Vec<f64> = values.collect();
@@ -394,6 +294,8 @@ fn table(scenarios: &[Scenario], rows: &[Row], repetitions: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{PlayedGenerator, PlayedKind, PlayedTotal};
+    use crate::stats::Quantiles;
 
     fn example(server: &'static str, cpu: f64, invalid: bool) -> Row {
         let quantiles = Quantiles {
@@ -429,6 +331,9 @@ mod tests {
                     loss: 0.01,
                     latency_ms: quantiles,
                     first_keyframe_ms: quantiles,
+                    connected_ms: quantiles,
+                    audio: PlayedKind::default(),
+                    video: PlayedKind::default(),
                 },
                 process: Some(cost.clone()),
                 generator: PlayedGenerator {

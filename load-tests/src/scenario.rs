@@ -12,7 +12,7 @@ const CLIENT_BOUND: u64 = 20_000;
 const SECONDS_BOUND: f64 = 3600.0;
 
 /// The scenarios that come with the program, by name.
-pub const BUNDLED: [(&str, &str); 10] = [
+pub const BUNDLED: [(&str, &str); 11] = [
     ("f50", include_str!("../scenarios/f50.toml")),
     ("f200", include_str!("../scenarios/f200.toml")),
     ("m10", include_str!("../scenarios/m10.toml")),
@@ -22,6 +22,7 @@ pub const BUNDLED: [(&str, &str); 10] = [
     ("churn", include_str!("../scenarios/churn.toml")),
     ("lossy", include_str!("../scenarios/lossy.toml")),
     ("h264-hd", include_str!("../scenarios/h264-hd.toml")),
+    ("idle", include_str!("../scenarios/idle.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
 
@@ -167,6 +168,18 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Changes how many there are of a group in each room.
+    ///
+    /// # Errors
+    /// When there is no such group, or the scenario can't be played any more.
+    pub fn set_count(&mut self, group: &str, count: u32) -> Result<()> {
+        let found = self.groups.iter_mut().find(|it| it.name == group);
+        found
+            .with_context(|| format!("scenario {} has no group {group}", self.name))?
+            .count = count;
+        self.check()
+    }
+
     /// All clients in all rooms.
     pub fn clients(&self) -> u64 {
         let in_room: u64 = self.groups.iter().map(|group| u64::from(group.count)).sum();
@@ -269,6 +282,15 @@ mod tests {
             let error = Scenario::parse("x", &format!("{base}{text}")).unwrap_err();
             assert!(format!("{error:#}").contains(reason), "{error:#}");
         }
+    }
+
+    #[test]
+    fn counts_are_changed_within_the_bound() {
+        let mut scenario = Scenario::load("f50").unwrap();
+        scenario.set_count("viewer", 7).unwrap();
+        assert_eq!(scenario.clients(), 8);
+        assert!(scenario.set_count("nobody", 7).is_err());
+        assert!(scenario.set_count("viewer", 1_000_000).is_err());
     }
 
     #[test]
