@@ -9,7 +9,7 @@ use crate::bench::machine;
 use crate::install;
 use crate::page::write_section;
 use crate::parts::build_server;
-use crate::run::{is_installed, run, run_with, target, tools};
+use crate::run::{is_installed, npm_install, run, run_with, target, tools};
 
 /// The version of LiveKit's server that is built: the newest that Go 1.24 compiles.
 const LIVEKIT: &str = "v1.9.9";
@@ -27,6 +27,7 @@ const BENCH_BUDGET: Duration = Duration::from_secs(3600);
 
 /// Builds what is missing, measures, and writes the section. `words` go to `load-test peers`.
 pub(crate) fn peers(words: &[&str]) -> Result<()> {
+    npm_install("web-client")?;
     build_server(BUILD_BUDGET)?;
     run(
         ".",
