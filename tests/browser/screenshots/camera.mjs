@@ -56,7 +56,8 @@ async function look({ rules, least }) {
     .filter((element) => element.checkVisibility() && element.getBoundingClientRect().height < least);
   if (small.length > 0) found.push(`targets below ${least} px: ${small.map((element) => element.outerHTML.slice(0, 80)).join(' | ')}`);
   const clipped = [...document.querySelectorAll('button, h1, h2, label, .lead')]
-    .filter((element) => element.checkVisibility() && element.clientWidth > 0 && element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== 'visible');
+    .filter((element) => element.checkVisibility() && element.clientWidth > 0 && getComputedStyle(element).overflowX !== 'visible'
+      && (element.scrollWidth > element.clientWidth + 1 || element.scrollHeight > element.clientHeight + 2));
   if (clipped.length > 0) found.push(`clipped words: ${clipped.map((element) => element.textContent.slice(0, 40)).join(' | ')}`);
   return found;
 }
