@@ -8,6 +8,9 @@ use plotters::prelude::*;
 use crate::report::Report;
 use crate::stats::Quantiles;
 
+/// How much higher than its highest point a plot is: room for the legend.
+const HEADROOM: f64 = 1.3;
+
 /// Width and height of a plot.
 const PLOT: (u32, u32) = (760, 300);
 
@@ -247,7 +250,7 @@ pub(crate) fn plot(out: &mut String, title: &str, x: &str, y: &str, all: &[Serie
         return Ok(());
     }
     let far = points().map(|(x, _)| *x).fold(0.0, f64::max).max(1.0);
-    let high = points().map(|(_, y)| *y).fold(0.0, f64::max).max(0.001) * 1.05;
+    let high = points().map(|(_, y)| *y).fold(0.0, f64::max).max(0.001) * HEADROOM;
     let mut svg = String::new();
     {
         let wrong = |error: &dyn std::fmt::Display| anyhow!("the plot of {title}: {error}");

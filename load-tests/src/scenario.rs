@@ -12,9 +12,10 @@ const CLIENT_BOUND: u64 = 20_000;
 const SECONDS_BOUND: f64 = 3600.0;
 
 /// The scenarios that come with the program, by name.
-pub const BUNDLED: [(&str, &str); 11] = [
+pub const BUNDLED: [(&str, &str); 12] = [
     ("f50", include_str!("../scenarios/f50.toml")),
     ("f200", include_str!("../scenarios/f200.toml")),
+    ("picture", include_str!("../scenarios/picture.toml")),
     ("m10", include_str!("../scenarios/m10.toml")),
     ("mediations", include_str!("../scenarios/mediations.toml")),
     ("roll-call", include_str!("../scenarios/roll-call.toml")),
@@ -296,6 +297,6 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let error = Scenario::load("no-such").unwrap_err();
-        assert!(error.to_string().contains("f50, f200, m10"));
+        assert!(error.to_string().contains("f50, f200, picture"));
     }
 }

@@ -69,12 +69,17 @@ impl Sent {
     }
 }
 
+/// How many packets may be repaired that were sent before the first one that came within the window.
+const OVERTAKEN: u64 = 4096;
+
 /// What one receiver got of one source.
 #[derive(Debug, Default)]
 pub struct Tally {
     seen: Vec<u64>,
     was_there_before: bool,
     first: Option<u64>,
+    /// The number of the first bit.
+    base: u64,
     highest: u64,
     received: u64,
     duplicates: u64,
@@ -115,10 +120,13 @@ impl Tally {
             self.was_there_before |= stamp.sent < window.from;
             return false;
         }
-        let first = *self.first.get_or_insert(stamp.sequence);
-        // Numbers before the first one that came would need room in front; they are rare and at
-        // the very beginning only.
-        let Some(at) = stamp.sequence.checked_sub(first) else {
+        if self.first.is_none() {
+            self.first = Some(stamp.sequence);
+            // What overtook the first packet of the window is owed to who was there before.
+            let before = if self.was_there_before { OVERTAKEN } else { 0 };
+            self.base = stamp.sequence.saturating_sub(before);
+        }
+        let Some(at) = stamp.sequence.checked_sub(self.base) else {
             self.reordered += 1;
             return false;
         };
@@ -355,6 +363,21 @@ mod tests {
         tally.note(&stamp(5), WINDOW);
         let count = tally.count(Sent { from: 1, to: 8 }, false);
         assert_eq!((count.expected, count.received), (7, 1));
+    }
+
+    #[test]
+    fn a_loss_at_the_very_begin_is_repaired() {
+        let mut tally = Tally::default();
+        let early = Stamp {
+            sent: 900,
+            ..Stamp::default()
+        };
+        tally.note(&early, WINDOW);
+        for sequence in [3, 1, 2, 4] {
+            assert!(tally.note(&stamp(sequence), WINDOW));
+        }
+        let count = tally.count(Sent { from: 1, to: 5 }, false);
+        assert_eq!((count.expected, count.received, count.reordered), (4, 4, 2));
     }
 
     #[test]
