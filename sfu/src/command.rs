@@ -23,6 +23,11 @@ pub enum Role {
     /// The client offers and media goes both ways; the client brings `recvonly` m-lines as places
     /// for what it will receive.
     Single,
+    /// The client offers and only receives, as a WHEP player does. It negotiates once: each of its
+    /// `recvonly` m-lines is a place in which [`Command::Place`] sends one track after another.
+    /// The answer names the first picture and the first sound of the offer as one stream, the
+    /// second ones as the next.
+    View,
 }
 
 /// Audio or video.
@@ -203,6 +208,21 @@ pub enum Command {
         connection: ConnectionId,
         /// The track.
         track: TrackId,
+    },
+    /// Sends a track in a place of a [`Role::View`] connection, instead of what was sent there, or
+    /// nothing. The client sees one stream that goes on: numbers and time run on over the change,
+    /// and pictures begin with a keyframe. Ignored where the place was not offered, is not of the
+    /// track's kind, or the track is sent to the connection already. Leads to
+    /// [`Event::Subscribed`]; [`Command::Select`] and [`Command::Unsubscribe`] hold as for others.
+    Place {
+        /// The viewer's connection.
+        connection: ConnectionId,
+        /// The mid of the place's m-line.
+        mid: String,
+        /// What is sent there from now on.
+        track: Option<TrackId>,
+        /// What is wanted of it to begin with.
+        selection: Selection,
     },
     /// Changes what a subscriber wants.
     Select {

@@ -18,6 +18,7 @@ use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
 use crate::command::{
     Channel, Codec, ConnectionId, LineReport, Publication, Role, TrackId, TrackKind,
 };
+use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
 
@@ -56,10 +57,10 @@ pub(crate) struct Wanted {
 
 /// An m-line on which we send.
 #[derive(Debug)]
-struct Place {
-    mid: Mid,
-    kind: TrackKind,
-    wanted: Option<Wanted>,
+pub(crate) struct Place {
+    pub(crate) mid: Mid,
+    pub(crate) kind: TrackKind,
+    pub(crate) wanted: Option<Wanted>,
     /// The client has been told what is sent here.
     is_agreed: bool,
     /// The last agreed description says that nothing is sent here, so that it may be given to
@@ -69,6 +70,9 @@ struct Place {
     is_offered_idle: bool,
     /// Something was sent here before: a new track gets new SSRCs.
     was_used: bool,
+    /// The numbers of what was last sent here, from which the next track of a [`Role::View`] goes
+    /// on under the same SSRC.
+    pub(crate) rewrite: Option<Rewrite>,
 }
 
 impl Place {
@@ -82,6 +86,7 @@ impl Place {
             is_idle: false,
             is_offered_idle: false,
             was_used,
+            rewrite: None,
         }
     }
 
@@ -380,6 +385,21 @@ impl Peer {
         }
     }
 
+    /// A place of a [`Role::View`].
+    pub(crate) fn view_place(&mut self, mid: Mid) -> Option<&mut Place> {
+        if self.role != Role::View {
+            return None;
+        }
+        self.places.iter_mut().find(|place| place.mid == mid)
+    }
+
+    /// Keeps the numbers of what was sent on an m-line, where they go on.
+    pub(crate) fn keep_numbers(&mut self, mid: Mid, rewrite: Rewrite) {
+        if let Some(place) = self.view_place(mid) {
+            place.rewrite = Some(rewrite);
+        }
+    }
+
     pub(crate) fn restart_ice(&mut self) {
         self.restart_ice = true;
         self.needs_offer = true;
@@ -518,6 +538,9 @@ impl Peer {
             self.take_new_places();
             self.name_places(&mut answered, &mut edits);
             self.needs_offer |= !self.wanted.is_empty();
+        } else if self.role == Role::View {
+            self.take_new_places();
+            self.pair_places(&mut edits);
         }
         answered.sdp = sdp::edit(&answer.to_sdp_string(), &edits);
         Ok(answered)
@@ -602,6 +625,18 @@ impl Peer {
                 place.is_agreed = true;
                 answered.agreed.push((wanted.track, place.mid));
             }
+        }
+    }
+
+    /// Names the places of a [`Role::View`] for good, whatever will be sent in them.
+    fn pair_places(&self, edits: &mut Vec<(String, Edit)>) {
+        for (kind, name) in [(TrackKind::Audio, "audio"), (TrackKind::Video, "video")] {
+            let of_kind = self.places.iter().filter(|place| place.kind == kind);
+            edits.extend(of_kind.enumerate().map(|(pair, place)| {
+                let stream = format!("view-{pair}");
+                let track = format!("view-{pair}-{name}");
+                (place.mid.to_string(), Edit::Name { stream, track })
+            }));
         }
     }
 

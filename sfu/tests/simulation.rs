@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use sfu::{Channel, Event, Quality, Selection};
+use sfu::{Channel, Event, Quality, Selection, TrackId};
 use world::{Link, Reader, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -234,4 +234,67 @@ fn m_lines_are_used_again_when_subscriptions_come_and_go() {
         "{} m-lines",
         world.lines_offered()
     );
+}
+
+#[test]
+fn a_place_shows_one_camera_after_another_as_one_stream() {
+    const FIRST: TrackId = TrackId(1);
+    const OTHER: TrackId = TrackId(2);
+    const THIRD: TrackId = TrackId(3);
+    for seed in 30..36 {
+        let mut world = World::new(seed, Link::default());
+        world.add_camera(FIRST, &["1"]);
+        world.add_camera(OTHER, &["2"]);
+        world.add_camera(THIRD, &["a", "b"]);
+        let viewer = world.add_view();
+        world.run(SECOND);
+        assert!(world.received(viewer).is_empty(), "nothing is sent yet");
+        for track in [
+            Some(FIRST),
+            Some(OTHER),
+            None,
+            Some(FIRST),
+            Some(THIRD),
+            Some(OTHER),
+        ] {
+            world.place(viewer, track);
+            let before = world.received(viewer).len();
+            world.run(2 * SECOND);
+            let comes = world.received(viewer).len() - before;
+            assert_eq!(comes > 50, track.is_some(), "{comes} packets of {track:?}");
+        }
+        // One that ends leaves the place to the next.
+        world.end_track(OTHER);
+        world.run(SECOND);
+        world.place(viewer, Some(FIRST));
+        world.run(SECOND);
+        let packets = world.received(viewer);
+        let ssrc = packets[0].header.ssrc;
+        assert!(packets.iter().all(|packet| packet.header.ssrc == ssrc));
+        let read = Reader::read(packets);
+        assert_eq!(
+            (read.faults, read.gaps, read.is_stuck),
+            (Vec::new(), 0, false),
+            "seed {seed}"
+        );
+        let mut layers = read.layers;
+        layers.retain(|layer| layer != "a");
+        assert_eq!(layers, ["1", "2", "1", "b", "2", "1"]);
+        assert!(!world.told(|event| matches!(event, Event::PlacesNeeded { .. })));
+    }
+}
+
+#[test]
+fn a_place_takes_no_track_twice_and_none_that_is_not_there() {
+    let mut world = World::new(13, Link::default());
+    world.add_publisher(false);
+    let viewer = world.add_view();
+    world.run(SECOND);
+    for track in [TrackId(99), world::TRACK, world::TRACK] {
+        world.place(viewer, Some(track));
+    }
+    world.run(2 * SECOND);
+    let read = Reader::read(world.received(viewer));
+    assert!(read.frames > 30, "{read:?}");
+    assert_eq!((read.faults, read.gaps), (Vec::new(), 0));
 }

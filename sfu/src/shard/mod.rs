@@ -301,12 +301,14 @@ impl Shard {
                 self.subscribe(connection, track, stream_name, track_name, selection);
                 self.after_negotiation(connection, now);
             }
+            Command::Place {
+                connection,
+                mid,
+                track,
+                selection,
+            } => self.place(connection, mid.as_str().into(), track, selection, now),
             Command::Unsubscribe { connection, track } => {
-                if let Some(track) = self.tracks.get_mut(&track) {
-                    track
-                        .subscriptions
-                        .retain(|one| one.connection != connection);
-                }
+                self.end_subscription(connection, track);
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.unwant(track);
                     self.after_negotiation(connection, now);

@@ -154,7 +154,9 @@ impl Shard {
         else {
             return;
         };
-        if track.subscription(connection).is_some() || peer.role == Role::Publish {
+        if track.subscription(connection).is_some()
+            || matches!(peer.role, Role::Publish | Role::View)
+        {
             return;
         }
         let clock_rate = track.clock_rate();
@@ -173,6 +175,74 @@ impl Shard {
             stream_name,
             track_name,
         });
+    }
+
+    /// Sends a track in a viewer's place instead of what was sent there.
+    pub(super) fn place(
+        &mut self,
+        connection: ConnectionId,
+        mid: Mid,
+        track: Option<TrackId>,
+        selection: Selection,
+        now: Instant,
+    ) {
+        let sent = self
+            .peers
+            .get_mut(&connection)
+            .and_then(|peer| peer.view_place(mid))
+            .and_then(|place| place.wanted.take());
+        if let Some(sent) = sent {
+            self.end_subscription(connection, sent.track);
+        }
+        let place = self
+            .peers
+            .get_mut(&connection)
+            .and_then(|peer| peer.view_place(mid));
+        let (Some(place), Some(id)) = (place, track) else {
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let kind = track.publication.kind;
+        if place.kind != kind || track.subscription(connection).is_some() {
+            return;
+        }
+        place.wanted = Some(Wanted {
+            track: id,
+            kind,
+            stream_name: String::new(),
+            track_name: String::new(),
+        });
+        let rewrite = place.rewrite.take();
+        let clock_rate = track.clock_rate();
+        track.subscriptions.push(Subscription {
+            connection,
+            selection,
+            mid: Some(mid),
+            current: None,
+            target: None,
+            rewrite: rewrite.unwrap_or_else(|| Rewrite::new(clock_rate)),
+            mapped: None,
+        });
+        self.agree(connection, id, mid, now);
+    }
+
+    /// Takes a connection from a track's subscribers.
+    pub(super) fn end_subscription(&mut self, connection: ConnectionId, id: TrackId) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let at = track
+            .subscriptions
+            .iter()
+            .position(|one| one.connection == connection);
+        let ended = at.map(|at| track.subscriptions.remove(at));
+        if let Some(ended) = ended
+            && let (Some(mid), Some(peer)) = (ended.mid, self.peers.get_mut(&connection))
+        {
+            peer.keep_numbers(mid, ended.rewrite);
+        }
     }
 
     pub(super) fn agree(
@@ -208,6 +278,9 @@ impl Shard {
         for one in track.subscriptions {
             if let Some(peer) = self.peers.get_mut(&one.connection) {
                 peer.unwant(id);
+                if let Some(mid) = one.mid {
+                    peer.keep_numbers(mid, one.rewrite);
+                }
                 self.after_negotiation(one.connection, now);
             }
         }

@@ -20,7 +20,7 @@ use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
 
-const TRACK: TrackId = TrackId(1);
+pub(crate) const TRACK: TrackId = TrackId(1);
 const TRACK_NAME: &str = "TR_1";
 const FRAME: Duration = Duration::from_millis(33);
 /// How often viewers look whether they can decode.
@@ -75,6 +75,8 @@ struct Client {
     address: SocketAddr,
     deadline: Instant,
     pending: Option<SdpPendingOffer>,
+    /// The mid of the place that it offered last.
+    place: String,
     received: Vec<RtpPacket>,
     messages: Vec<Vec<u8>>,
     channels: Vec<ChannelId>,
@@ -82,6 +84,8 @@ struct Client {
 }
 
 struct Encoder {
+    client: usize,
+    track: TrackId,
     mid: Mid,
     rid: Option<Rid>,
     name: &'static str,
@@ -151,6 +155,7 @@ impl World {
             address,
             deadline: self.now,
             pending: None,
+            place: String::new(),
             received: Vec::new(),
             messages: Vec::new(),
             channels: Vec::new(),
@@ -160,6 +165,17 @@ impl World {
     }
 
     pub(crate) fn add_publisher(&mut self, is_simulcast: bool) {
+        let layers: &[&'static str] = if is_simulcast {
+            &["q", "h", "f"]
+        } else {
+            &["f"]
+        };
+        self.add_camera(TRACK, layers);
+    }
+
+    /// A client that sends one track in so many layers, or in one without simulcast.
+    pub(crate) fn add_camera(&mut self, track: TrackId, layers: &[&'static str]) {
+        let is_simulcast = layers.len() > 1;
         let at = self.client();
         let id = self.clients[at].id;
         self.command(Command::Open {
@@ -175,16 +191,13 @@ impl World {
         };
         self.command(Command::Publish {
             connection: id,
-            track: TRACK,
+            track,
             publication,
         });
         let rtc = &mut self.clients[at].rtc;
         let mut api = rtc.sdp_api();
         let simulcast = is_simulcast.then(|| Simulcast {
-            send: ["q", "h", "f"]
-                .iter()
-                .map(|rid| SimulcastLayer::new(rid))
-                .collect(),
+            send: layers.iter().map(|rid| SimulcastLayer::new(rid)).collect(),
             recv: Vec::new(),
         });
         let mid = api.add_media(
@@ -196,13 +209,10 @@ impl World {
         );
         let (offer, pending) = api.apply().unwrap();
         self.clients[at].pending = Some(pending);
-        let layers: &[&'static str] = if is_simulcast {
-            &["q", "h", "f"]
-        } else {
-            &["f"]
-        };
         for name in layers {
             self.encoders.push(Encoder {
+                client: at,
+                track,
                 mid,
                 rid: is_simulcast.then(|| Rid::from(*name)),
                 name,
@@ -253,11 +263,45 @@ impl World {
         self.viewers.len() - 1
     }
 
+    /// A client that only receives, in one place for video.
+    pub(crate) fn add_view(&mut self) -> usize {
+        let at = self.client();
+        let connection = self.clients[at].id;
+        self.viewers.push(at);
+        self.command(Command::Open {
+            connection,
+            role: Role::View,
+        });
+        self.offer_places(at);
+        self.viewers.len() - 1
+    }
+
+    /// Sends a track, or nothing, in the place of a client that only receives.
+    pub(crate) fn place(&mut self, viewer: usize, track: Option<TrackId>) {
+        let at = self.viewers[viewer];
+        let command = Command::Place {
+            connection: self.clients[at].id,
+            mid: self.clients[at].place.clone(),
+            track,
+            selection: Selection {
+                is_enabled: true,
+                quality: Quality::High,
+            },
+        };
+        self.command(command);
+    }
+
+    pub(crate) fn end_track(&mut self, track: TrackId) {
+        self.encoders.retain(|encoder| encoder.track != track);
+        self.command(Command::Unpublish { track });
+    }
+
     fn offer_places(&mut self, at: usize) {
         let client = &mut self.clients[at];
         let mut api = client.rtc.sdp_api();
-        api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        let mid = api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
         let (offer, pending) = api.apply().unwrap();
+        client.place = mid.to_string();
         client.pending = Some(pending);
         let connection = client.id;
         self.drain_client(at);
@@ -473,10 +517,11 @@ impl World {
     }
 
     fn encode(&mut self) {
-        if self.encoders.is_empty() || !self.clients[0].rtc.is_connected() {
-            return;
-        }
         for layer in 0..self.encoders.len() {
+            let client = self.encoders[layer].client;
+            if !self.clients[client].rtc.is_connected() {
+                continue;
+            }
             let is_key = std::mem::take(&mut self.encoders[layer].wants_key);
             self.encoders[layer].frame += 1;
             self.encoders[layer].timestamp = self.encoders[layer].timestamp.wrapping_add(2970);
@@ -489,7 +534,7 @@ impl World {
                 let sequence = encoder.sequence;
                 encoder.sequence += 1;
                 let (mid, rid, timestamp) = (encoder.mid, encoder.rid, encoder.timestamp);
-                let rtc = &mut self.clients[0].rtc;
+                let rtc = &mut self.clients[client].rtc;
                 let params = rtc.codec_config().params();
                 let pt = params
                     .iter()
@@ -513,7 +558,7 @@ impl World {
                     stream.set_rtx_cache(1024, Duration::from_secs(3), Some(0.5));
                 }
                 stream.write_rtp(write);
-                self.drain_client(0);
+                self.drain_client(client);
             }
         }
     }
@@ -638,7 +683,7 @@ impl World {
                 Output::Event(RtcEvent::KeyframeRequest(request)) => {
                     self.keyframe_requests += 1;
                     for encoder in &mut self.encoders {
-                        if encoder.rid == request.rid {
+                        if encoder.client == at && encoder.rid == request.rid {
                             encoder.wants_key = true;
                         }
                     }
