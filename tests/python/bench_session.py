@@ -20,8 +20,8 @@ from terrace_server import Server
 SIZES = (10, 50, 100)
 """Participants in the room when memory is read."""
 
-PUBLISHERS = 2
-"""How many of the participants send a camera and a microphone to all others."""
+PUBLISHERS = 1
+"""How many participants send a camera and a microphone to all others."""
 
 SETTLE = 4
 """How long a room is left alone before memory is read, in seconds: handshakes leave buffers that are freed late."""

@@ -14,7 +14,7 @@ use crate::parts::{build_server, python_environment};
 use crate::run::{npm_install, root, wait};
 
 /// How often memory is measured, and how many joins are timed on each endpoint.
-const ROUNDS: &str = "5";
+const ROUNDS: &str = "3";
 const JOINS: &str = "40";
 
 /// Participants by whose memory the cost of one is counted: the biggest room that is measured.
@@ -153,7 +153,7 @@ fn section(machine: &str, sdk: &Python, chromium: &Chromium) -> Result<String> {
     let _ = writeln!(out, " each |\n|---|{}---|", "---|".repeat(sizes.len()));
     for (name, rounds) in [
         ("silent", &sdk.memory.idle),
-        ("two send, all receive", &sdk.memory.publishing),
+        ("one sends, all receive", &sdk.memory.publishing),
     ] {
         let _ = write!(out, "| {name} |");
         for size in &sizes {

@@ -46,7 +46,7 @@ export const en: Words = {
     server_full: 'The server is full. Try again later',
     unreachable: 'The server cannot be reached. Check the network, then retry',
     other: 'Something went wrong and has been recorded. Retry; if it stays, contact the organiser',
-    retryAfter: (seconds) => `Try again in ${seconds} seconds`,
+    retryAfter: (seconds) => `(in ${seconds} seconds)`,
   },
 
   check: {

@@ -49,7 +49,7 @@ export const zh = {
     server_full: '服务器人数已满，请稍后再试',
     unreachable: '连不上服务器。请检查网络后重试',
     other: '系统出错，已记录。请重试；仍不行请联系会议组织人',
-    retryAfter: (seconds: number) => `请在 ${seconds} 秒后再试`,
+    retryAfter: (seconds: number) => `（还有 ${seconds} 秒）`,
   },
 
   check: {

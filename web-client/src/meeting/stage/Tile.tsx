@@ -58,15 +58,13 @@ export const Tile = memo(
       >
         <span className="visually-hidden">{description}</span>
         <div className="tile-face" aria-hidden="true">
-          {track !== null ? (
-            <VideoView track={track} isMirrored={view.isSelf && !isScreen} isWhole={isScreen} />
-          ) : (
+          {/* Also under a picture, for the moment until it comes. */}
+          {!isScreen && (
             <div className="tile-letters" style={{ backgroundColor: groundOf(view.identity) }}>
-              <span style={{ fontSize: Math.max(18, Math.min(rect.width, rect.height) * 0.24) }}>
-                {isScreen ? '' : initialsOf(view.name)}
-              </span>
+              <span style={{ fontSize: Math.max(18, Math.min(rect.width, rect.height) * 0.24) }}>{initialsOf(view.name)}</span>
             </div>
           )}
+          {track !== null && <VideoView track={track} isMirrored={view.isSelf && !isScreen} isWhole={isScreen} />}
           {!isScreen && view.handAt !== null && (
             <span className="tile-hand">
               <Icon name="hand" size="1.25rem" />
