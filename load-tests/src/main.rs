@@ -92,6 +92,11 @@ fn group_count(text: &str) -> Result<(String, u32)> {
 }
 
 fn main() -> Result<()> {
+    // What the clients' engines say, for looking into a connection that fails: RUST_LOG=str0m=debug.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     match Arguments::parse().command {
         Command::Run(arguments) => play(&arguments),
         Command::Floor { listen, profile } => load_tests::floor::serve(listen, profile),

@@ -31,6 +31,10 @@ const REPAIR_SHARE: f32 = 0.5;
 /// Loudness told with audio, in dBov: somebody who speaks.
 const LOUDNESS: i8 = -20;
 
+/// How often a connection that is being set up is given the time, whatever the engine says: str0m
+/// 0.25 may name no deadline when it learns its remote candidates after its first timeout.
+const SETTING_UP_TICK: Duration = Duration::from_millis(20);
+
 /// What came out of a connection.
 pub(crate) enum Happened {
     /// It is up: ICE and DTLS are done.
@@ -53,6 +57,7 @@ pub(crate) struct WebRtc {
     rtc: Rtc,
     local: SocketAddr,
     pub(crate) deadline: Instant,
+    is_connected: bool,
     pending: Option<SdpPendingOffer>,
     sending: Vec<Sending>,
     outgoing: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -80,6 +85,7 @@ impl WebRtc {
             rtc,
             local,
             deadline: now,
+            is_connected: false,
             pending: None,
             sending: Vec::new(),
             outgoing: VecDeque::new(),
@@ -248,31 +254,25 @@ impl WebRtc {
     }
 
     fn drain(&mut self, now: Instant) -> Result<()> {
-        loop {
-            match self.rtc.poll_output()? {
-                Output::Timeout(deadline) => {
-                    self.deadline = deadline;
-                    if deadline > now || !self.rtc.is_alive() {
-                        return Ok(());
-                    }
-                    self.rtc.handle_input(Input::Timeout(now))?;
-                    // What is due now was done; if the engine wants more at once, the next turn
-                    // will do.
-                    if let Output::Timeout(next) = self.take_all()? {
-                        self.deadline = next.max(now + Duration::from_millis(1));
-                    }
-                    return Ok(());
-                }
-                output => self.note(output),
-            }
+        let mut deadline = self.take_all()?;
+        if deadline <= now && self.rtc.is_alive() {
+            self.rtc.handle_input(Input::Timeout(now))?;
+            // What is due now was done; if the engine wants more at once, the next turn will do.
+            deadline = self.take_all()?.max(now + Duration::from_millis(1));
         }
+        self.deadline = if self.is_connected {
+            deadline
+        } else {
+            deadline.min(now + SETTING_UP_TICK)
+        };
+        Ok(())
     }
 
     /// Everything up to the next timeout, which is returned.
-    fn take_all(&mut self) -> Result<Output> {
+    fn take_all(&mut self) -> Result<Instant> {
         loop {
             match self.rtc.poll_output()? {
-                timeout @ Output::Timeout(_) => return Ok(timeout),
+                Output::Timeout(deadline) => return Ok(deadline),
                 output => self.note(output),
             }
         }
@@ -284,7 +284,10 @@ impl WebRtc {
             Output::Transmit(transmit) => self
                 .outgoing
                 .push_back((transmit.destination, transmit.contents.into())),
-            Output::Event(Event::Connected) => self.happened.push_back(Happened::Connected),
+            Output::Event(Event::Connected) => {
+                self.is_connected = true;
+                self.happened.push_back(Happened::Connected);
+            }
             Output::Event(Event::Closed) => self.happened.push_back(Happened::Closed),
             Output::Event(Event::IceConnectionStateChange(state)) if state.is_disconnected() => {
                 self.happened.push_back(Happened::Closed);
