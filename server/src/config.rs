@@ -112,6 +112,46 @@ pub(crate) struct Media {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
     pub(crate) announce: Vec<IpAddr>,
+    /// STUN and TURN servers that encoders and players (WHIP, WHEP) are told of, such as
+    /// `stun:stun.example.net`, or `turn:turn.example.net?transport=udp NAME PASSWORD`. None is
+    /// needed where clients reach the addresses above.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) ice_servers: Vec<IceServer>,
+}
+
+/// A STUN or TURN server; written without its password.
+#[derive(Clone, Debug)]
+pub(crate) struct IceServer(pub(crate) signaling::whip::IceServer);
+
+impl Serialize for IceServer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.url)
+    }
+}
+
+impl std::str::FromStr for IceServer {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<IceServer, Self::Err> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let (url, username, credential) = match words[..] {
+            [url] if !url.starts_with("turn") => (url, "", ""),
+            [url, username, credential] => (url, username, credential),
+            _ => return Err("write stun:HOST, or turn:HOST and a name and a password after it"),
+        };
+        let is_known = ["stun:", "stuns:", "turn:", "turns:"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme) && url.len() > scheme.len());
+        if !is_known || !text.is_ascii() || url.contains(['<', '>', '"']) {
+            return Err("an address begins with stun:, stuns:, turn: or turns:");
+        }
+        Ok(IceServer(signaling::whip::IceServer {
+            url: url.to_owned(),
+            username: username.to_owned(),
+            credential: credential.to_owned(),
+        }))
+    }
 }
 
 /// Numbers for monitoring.
@@ -219,6 +259,7 @@ impl Config {
                     ]
                 },
                 announce: Vec::new(),
+                ice_servers: Vec::new(),
             },
             metrics: Metrics {
                 listen: local(7889),
@@ -283,8 +324,13 @@ impl Config {
                     .join("; ")
             )
         })?;
+        let has_passwords = config
+            .media
+            .ice_servers
+            .iter()
+            .any(|server| !server.0.credential.is_empty());
         if let Some(file) = file
-            && !config.keys.is_empty()
+            && (!config.keys.is_empty() || has_passwords)
         {
             check_private(file, "the configuration file with API secrets")?;
         }

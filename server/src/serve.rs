@@ -91,12 +91,17 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
+pub(crate) fn app(
+    door: Arc<Door>,
+    is_strict: bool,
+    ice_servers: &[signaling::whip::IceServer],
+) -> Router {
     let hub = door.hub.clone();
     let of_door = door.clone();
     Router::new()
         .merge(signaling::session::router(hub.clone()))
         .merge(signaling::twirp::router(hub.clone()))
+        .merge(signaling::whip::router(hub.clone(), ice_servers))
         .merge(door::router(door))
         .merge(health(hub))
         .merge(web::router())
@@ -188,7 +193,7 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
     put(
         "sessions",
         "gauge",
-        "WebSockets of clients.",
+        "Sessions of clients: WebSockets, WHIP and WHEP.",
         counts.sessions as u64,
     );
     put("joins_total", "counter", "Joins since start.", counts.joins);
@@ -327,8 +332,18 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
-    let service = app(door.clone(), config.tls.mode == TlsMode::Files)
-        .into_make_service_with_connect_info::<SocketAddr>();
+    let ice_servers: Vec<_> = config
+        .media
+        .ice_servers
+        .iter()
+        .map(|server| server.0.clone())
+        .collect();
+    let service = app(
+        door.clone(),
+        config.tls.mode == TlsMode::Files,
+        &ice_servers,
+    )
+    .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;
@@ -512,7 +527,7 @@ mod tests {
     async fn a_guest_joins_by_code_and_keeps_the_seat() {
         let (door, meetings, _folder) = door().await;
         let meeting = meetings.create("例会", None).await.unwrap();
-        let app = app(door.clone(), true);
+        let app = app(door.clone(), true, &[]);
         let uri = format!("/api/meetings/{}", meeting.code);
         let (status, shown, headers) = ask(&app, request("GET", &uri), "").await;
         assert_eq!(status, StatusCode::OK);
@@ -555,7 +570,7 @@ mod tests {
     async fn the_door_says_why_it_stays_shut() {
         let (door, meetings, _folder) = door().await;
         let meeting = meetings.create("m", None).await.unwrap();
-        let app = app(door.clone(), false);
+        let app = app(door.clone(), false, &[]);
         let uri = format!("/api/meetings/{}", meeting.code);
         let join = format!("{uri}/join");
         for (body, expected) in [

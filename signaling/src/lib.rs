@@ -2,7 +2,8 @@
 //!
 //! [`token`] says who may do what, [`room`] is the state machine of one room, [`hub`] holds the
 //! rooms and is the only place that turns what happens into messages and media commands,
-//! [`session`] is the WebSocket of one client and [`twirp`] the server API.
+//! [`session`] is the WebSocket of one client, [`whip`] the HTTP of encoders and players, and
+//! [`twirp`] the server API.
 //!
 //! Invariants:
 //! - `room` does no IO, reads no clock and starts no task: it is told a [`room::Moment`] and
@@ -18,6 +19,7 @@ pub mod session;
 pub mod token;
 pub mod twirp;
 pub mod visitors;
+pub mod whip;
 
 pub use hub::{EventQueue, EventSink, Gate, Hub, HubConfig, Limits, Media, event_queue};
 pub use livekit_protocol as proto;

@@ -105,25 +105,23 @@ fn is_set(value: &str) -> bool {
 /// Why a client is refused before it has a session.
 struct Rejection(StatusCode, String);
 
-impl From<TokenError> for Rejection {
-    fn from(error: TokenError) -> Self {
-        Rejection(StatusCode::UNAUTHORIZED, error.to_string())
+impl From<Barred> for Rejection {
+    fn from(barred: Barred) -> Self {
+        Rejection(status_of(&barred), barred.to_string())
     }
 }
 
-impl From<Barred> for Rejection {
-    fn from(barred: Barred) -> Self {
-        if barred != Barred::Draining
-            && let Some(suppressed) = TURNED_AWAY.pass(Instant::now())
-        {
-            tracing::warn!(reason = %barred, suppressed, "a client was turned away");
-        }
-        let status = match barred {
-            Barred::Draining | Barred::ServerFull => StatusCode::SERVICE_UNAVAILABLE,
-            Barred::AddressFull => StatusCode::TOO_MANY_REQUESTS,
-            Barred::RoomFull | Barred::Gate(_) => StatusCode::FORBIDDEN,
-        };
-        Rejection(status, barred.to_string())
+/// How HTTP says that somebody can't come in; the log hears of it too.
+pub(crate) fn status_of(barred: &Barred) -> StatusCode {
+    if *barred != Barred::Draining
+        && let Some(suppressed) = TURNED_AWAY.pass(Instant::now())
+    {
+        tracing::warn!(reason = %barred, suppressed, "a client was turned away");
+    }
+    match barred {
+        Barred::Draining | Barred::ServerFull => StatusCode::SERVICE_UNAVAILABLE,
+        Barred::AddressFull => StatusCode::TOO_MANY_REQUESTS,
+        Barred::RoomFull | Barred::Gate(_) => StatusCode::FORBIDDEN,
     }
 }
 
@@ -176,12 +174,40 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Why a token lets nobody in.
+pub(crate) enum Unfit {
+    /// It is not valid, or not for this.
+    Token(TokenError),
+    /// It is valid, but what it says can't be used.
+    Text(&'static str),
+}
+
+impl From<TokenError> for Unfit {
+    fn from(error: TokenError) -> Unfit {
+        Unfit::Token(error)
+    }
+}
+
+impl From<Unfit> for Rejection {
+    fn from(unfit: Unfit) -> Rejection {
+        match unfit {
+            Unfit::Token(error) => Rejection(StatusCode::UNAUTHORIZED, error.to_string()),
+            Unfit::Text(reason) => Rejection(StatusCode::BAD_REQUEST, reason.into()),
+        }
+    }
+}
+
 fn check_claims(
     hub: &Hub,
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Result<Claims, Rejection> {
     let token = bearer(headers).unwrap_or(&parameters.access_token);
+    Ok(fit_claims(hub, token)?)
+}
+
+/// What a token says that lets somebody join.
+pub(crate) fn fit_claims(hub: &Hub, token: &str) -> Result<Claims, Unfit> {
     let checked = hub
         .keys()
         .verify(token, SystemTime::now())
@@ -208,7 +234,7 @@ fn check_claims(
     if let Some(suppressed) = BAD_JOIN.pass(Instant::now()) {
         tracing::warn!(reason, suppressed, "a client's join was refused");
     }
-    Err(Rejection(StatusCode::BAD_REQUEST, reason.into()))
+    Err(Unfit::Text(reason))
 }
 
 async fn preflight() -> Response {
@@ -301,7 +327,7 @@ async fn rtc_v1(
     enter(hub, claims, arrival, visitor, upgrade).await
 }
 
-fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
+pub(crate) fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
     Newcomer {
         session: hub.next_session(),
         identity: claims.sub.clone(),
@@ -317,6 +343,8 @@ fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
         is_adaptive: false,
         add_tracks: Vec::new(),
         offer: None,
+        has_channels: true,
+        view: None,
     }
 }
 

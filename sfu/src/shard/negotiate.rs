@@ -127,10 +127,15 @@ impl Shard {
                 vec![LayerState::new(Quality::High, None)]
             } else {
                 let count = rids.len();
+                let is_livekit = rids
+                    .iter()
+                    .all(|rid| ["q", "h", "f"].contains(&rid.to_string().as_str()));
                 rids.into_iter()
                     .enumerate()
                     .map(|(at, rid)| {
-                        LayerState::new(quality_of(&rid.to_string(), at, count), Some(rid))
+                        let name = rid.to_string();
+                        let name = if is_livekit { name.as_str() } else { "" };
+                        LayerState::new(quality_of(name, at, count), Some(rid))
                     })
                     .collect()
             };

@@ -19,6 +19,7 @@ pub mod speakers;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -37,8 +38,10 @@ use crate::log_limit::LogLimit;
 pub use data::DATA_BOUND;
 use line::Line;
 pub use publish::Track;
+pub(crate) use publish::may_publish;
 use speakers::Speakers;
 pub use subscribe::Subscription;
+pub use view::{FOLLOW_TIME, ViewPlace, Whom};
 
 /// How long a participant whose WebSocket was lost stays with its media, waiting to resume.
 /// Longer survives a longer cut; shorter clears away a killed browser sooner.
@@ -229,6 +232,10 @@ pub struct Newcomer {
     pub add_tracks: Vec<proto::AddTrackRequest>,
     /// The offer that came with the join.
     pub offer: Option<proto::SessionDescription>,
+    /// Whether it takes part in data messages.
+    pub has_channels: bool,
+    /// A player's m-lines: it only receives, over one connection, and what they show.
+    pub view: Option<Vec<ViewPlace>>,
 }
 
 #[derive(Clone, Debug)]
@@ -281,6 +288,8 @@ pub struct Participant {
     last_reliable: u32,
     /// Track ids in the client's offers that stand for announced ones; see [`offer`].
     aliases: HashMap<String, String>,
+    has_channels: bool,
+    view: Option<view::View>,
 }
 
 impl Participant {
@@ -656,6 +665,7 @@ impl Room {
             newcomer.attributes.clear();
             self.log_metadata_refused(&newcomer.identity, "the room has too much metadata");
         }
+        let is_view = newcomer.view.is_some();
         let key = ParticipantKey(self.next_number());
         let publisher = ConnectionId(self.next_id());
         let subscriber = if newcomer.is_single {
@@ -712,6 +722,8 @@ impl Room {
                 complained: None,
                 last_reliable: 0,
                 aliases: HashMap::new(),
+                has_channels: newcomer.has_channels,
+                view: newcomer.view.map(view::View::new),
             },
         );
         self.by_session.insert(newcomer.session, key);
@@ -736,9 +748,10 @@ impl Room {
         };
         self.tell(key, Message::Join(response));
         if newcomer.is_single {
+            let role = if is_view { Role::View } else { Role::Single };
             self.media(Command::Open {
                 connection: publisher,
-                role: Role::Single,
+                role,
             });
         } else {
             self.media(Command::Open {
@@ -1590,6 +1603,7 @@ impl Room {
             }
         }
         let changes = self.speakers.report(&loudest);
+        self.follow_speakers();
         let speakers = self.speaker_infos(changes);
         if !speakers.is_empty() {
             self.tell_all(

@@ -54,7 +54,7 @@ impl Track {
 }
 
 /// Whether a permission lets a source be published.
-pub(super) fn may_publish(permission: &proto::ParticipantPermission, source: i32) -> bool {
+pub(crate) fn may_publish(permission: &proto::ParticipantPermission, source: i32) -> bool {
     permission.can_publish
         && (permission.can_publish_sources.is_empty()
             || permission.can_publish_sources.contains(&source))
@@ -360,6 +360,9 @@ impl Room {
             participant.wishes.remove(&id);
             participant.settings.remove(&id);
             participant.denied.remove(&id);
+            if let Some(view) = &mut participant.view {
+                view.forget(id);
+            }
         }
         Some((track.owner, track.info.sid, track.is_live))
     }
@@ -376,6 +379,7 @@ impl Room {
         if was_live {
             self.announce(owner, false);
         }
+        self.reconcile_views();
     }
 
     fn own_track(&self, key: ParticipantKey, sid: &str) -> Option<TrackId> {

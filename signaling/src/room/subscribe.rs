@@ -10,7 +10,9 @@ use livekit_protocol as proto;
 use proto::signal_response::Message;
 use sfu::{Command, ConnectionId, Layer, Quality, Selection, TrackId};
 
-use super::{CallError, LAYER_HOLD, NEWS_LEAST, ParticipantKey, Room, TRACK_IDS_BOUND};
+use super::{
+    CallError, LAYER_HOLD, NEWS_LEAST, Participant, ParticipantKey, Room, TRACK_IDS_BOUND, Track,
+};
 
 /// A track being sent to a participant.
 #[derive(Debug)]
@@ -36,6 +38,15 @@ pub(super) enum Allow {
     Everybody,
     /// By identity or sid, which tracks; `None` is all.
     Only(HashMap<String, Option<HashSet<String>>>),
+}
+
+impl Subscription {
+    pub(super) fn new(selection: Selection) -> Subscription {
+        Subscription {
+            selection,
+            is_agreed: false,
+        }
+    }
 }
 
 impl Allow {
@@ -97,6 +108,24 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
     }
 }
 
+fn is_wanted(subscriber: &Participant, id: TrackId, track: &Track) -> bool {
+    track.is_live()
+        && subscriber.permission().can_subscribe
+        && subscriber
+            .wishes
+            .get(&id)
+            .copied()
+            .unwrap_or(subscriber.is_auto_subscribe)
+}
+
+fn is_allowed(subscriber: &Participant, owner: &Participant, track: &Track) -> bool {
+    owner.allow.allows(
+        &subscriber.info.identity,
+        &subscriber.info.sid,
+        &track.info.sid,
+    )
+}
+
 impl Room {
     fn track_by_sid(&self, sid: &str) -> Option<TrackId> {
         self.tracks
@@ -117,6 +146,20 @@ impl Room {
             .collect()
     }
 
+    /// Whether somebody wants another's track and is let have it.
+    pub(super) fn may_have(&self, key: ParticipantKey, id: TrackId) -> bool {
+        let Some(track) = self.tracks.get(&id) else {
+            return false;
+        };
+        let both = (
+            self.participants.get(&key),
+            self.participants.get(&track.owner),
+        );
+        matches!(both, (Some(subscriber), Some(owner)) if owner.key != key
+            && is_wanted(subscriber, id, track)
+            && is_allowed(subscriber, owner, track))
+    }
+
     /// Makes one subscription what it should be now.
     fn reconcile(&mut self, key: ParticipantKey, id: TrackId) {
         let Some(track) = self.tracks.get(&id) else {
@@ -131,18 +174,14 @@ impl Room {
         if owner.key == key {
             return;
         }
-        let is_wanted = track.is_live()
-            && subscriber.permission().can_subscribe
-            && subscriber
-                .wishes
-                .get(&id)
-                .copied()
-                .unwrap_or(subscriber.is_auto_subscribe);
-        let is_allowed = owner.allow.allows(
-            &subscriber.info.identity,
-            &subscriber.info.sid,
-            &track.info.sid,
-        );
+        if let Some(view) = &subscriber.view {
+            if view.concerns(&owner.info.identity) {
+                self.reconcile_view(key);
+            }
+            return;
+        }
+        let is_wanted = is_wanted(subscriber, id, track);
+        let is_allowed = is_allowed(subscriber, owner, track);
         let owner_sid = owner.info.sid.clone();
         let track_sid = track.info.sid.clone();
         let connection = subscriber.subscriber;
@@ -162,13 +201,9 @@ impl Room {
             subscriber.denied.remove(&id);
         }
         if should && !is_subscribed {
-            subscriber.subscriptions.insert(
-                id,
-                Subscription {
-                    selection,
-                    is_agreed: false,
-                },
-            );
+            subscriber
+                .subscriptions
+                .insert(id, Subscription::new(selection));
         } else if !should && is_subscribed {
             subscriber.subscriptions.remove(&id);
         }
@@ -197,6 +232,14 @@ impl Room {
     }
 
     pub(super) fn reconcile_subscriber(&mut self, key: ParticipantKey) {
+        if self
+            .participants
+            .get(&key)
+            .is_some_and(|p| p.view.is_some())
+        {
+            self.reconcile_view(key);
+            return;
+        }
         for id in self.tracks.keys().copied().collect::<Vec<_>>() {
             self.reconcile(key, id);
         }

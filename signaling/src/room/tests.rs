@@ -94,6 +94,8 @@ impl World {
             is_adaptive: false,
             add_tracks: Vec::new(),
             offer: None,
+            has_channels: true,
+            view: None,
         };
         change(&mut newcomer);
         let at = self.at();
@@ -1109,6 +1111,8 @@ fn who_never_connects_media_is_sent_away_with_the_reason() {
         is_adaptive: false,
         add_tracks: Vec::new(),
         offer: None,
+        has_channels: true,
+        view: None,
     };
     let key = world.room.join(newcomer.clone(), at);
     let connection = world.room.participants[&key].subscriber;
