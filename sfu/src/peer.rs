@@ -393,6 +393,15 @@ impl Peer {
         self.places.iter_mut().find(|place| place.mid == mid)
     }
 
+    /// What stands in the places of a [`Role::View`].
+    pub(crate) fn placed(&self) -> Vec<(TrackId, Mid)> {
+        if self.role != Role::View {
+            return Vec::new();
+        }
+        let track = |place: &Place| Some((place.wanted.as_ref()?.track, place.mid));
+        self.places.iter().filter_map(track).collect()
+    }
+
     /// Keeps the numbers of what was sent on an m-line, where they go on.
     pub(crate) fn keep_numbers(&mut self, mid: Mid, rewrite: Rewrite) {
         if let Some(place) = self.view_place(mid) {

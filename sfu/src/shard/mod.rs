@@ -395,6 +395,7 @@ impl Shard {
                         connection: id,
                         remote,
                     });
+                    self.begin_places(id, now);
                 }
             }
             RtcEvent::KeyframeRequest(request) => {

@@ -224,13 +224,29 @@ impl Shard {
         track.subscriptions.push(Subscription {
             connection,
             selection,
-            mid: Some(mid),
+            mid: None,
             current: None,
             target: None,
             rewrite: rewrite.unwrap_or_else(|| Rewrite::new(clock_rate)),
             mapped: None,
         });
-        self.agree(connection, id, mid, now);
+        let peer = self.peers.get(&connection);
+        if peer.is_some_and(|peer| peer.is_connected) {
+            self.agree(connection, id, mid, now);
+        }
+    }
+
+    /// Begins to send what stands in a viewer's places. Not sooner than this: a player that misses
+    /// the first keyframe may not ask for another.
+    pub(super) fn begin_places(&mut self, connection: ConnectionId, now: Instant) {
+        let placed = self
+            .peers
+            .get(&connection)
+            .map(|peer| peer.placed())
+            .unwrap_or_default();
+        for (track, mid) in placed {
+            self.agree(connection, track, mid, now);
+        }
     }
 
     /// Takes a connection from a track's subscribers.

@@ -4,6 +4,8 @@
 //! An offer that could be answered only in part is refused in whole (RFC 9725 4.4.3), with words
 //! for the person who set up the client.
 
+use std::collections::{BTreeSet, HashMap};
+
 use livekit_protocol as proto;
 use proto::{TrackSource, TrackType, VideoQuality};
 
@@ -224,6 +226,19 @@ fn check_transport(sdp: &str, offer: &Offer<'_>) -> Result<(), Problem> {
         return Err(Problem::unprocessable(format!(
             "every m-line needs an a=mid of at most {MID_BOUND} bytes"
         )));
+    }
+    let mut formats: HashMap<&str, &str> = HashMap::new();
+    for line in sdp
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=rtpmap:"))
+    {
+        let (number, codec) = line.trim_end().split_once(' ').unwrap_or((line, ""));
+        if *formats.entry(number).or_insert(codec) != codec {
+            // RFC 9143 9.1: in one transport a payload type is one codec.
+            return Err(Problem::unprocessable(format!(
+                "the payload type {number} stands for two codecs in bundled m-lines"
+            )));
+        }
     }
     let mut mids: Vec<&str> = in_use().map(|section| section.mid).collect();
     mids.sort_unstable();
@@ -446,13 +461,28 @@ pub(super) fn is_whole(answer: &str) -> bool {
     })
 }
 
-/// The answer, with RTCP on the same port named as the offer names it (RFC 8858 4.3).
+/// The answer as encoders and players best read it: with RTCP on the same port named as the offer
+/// names it (RFC 8858 4.3), and with the candidates in every m-line, for not all clients look for
+/// them in the first one of a bundle.
 pub(super) fn as_offered(answer: &str, offer: &str) -> String {
-    if offer.contains("a=rtcp-mux-only") && !answer.contains("a=rtcp-mux-only") {
-        answer.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n")
-    } else {
-        answer.to_owned()
+    let is_mux_only = offer.contains("a=rtcp-mux-only");
+    let candidates: BTreeSet<&str> = answer
+        .lines()
+        .filter(|line| line.starts_with("a=candidate:"))
+        .collect();
+    let mut text = String::with_capacity(answer.len() * 2);
+    for line in answer.lines() {
+        if line.starts_with("a=candidate:") || line == "a=rtcp-mux-only" {
+            continue;
+        }
+        write(&mut text, line);
+        if line.starts_with("a=mid:") {
+            candidates.iter().for_each(|line| write(&mut text, line));
+        } else if line == "a=rtcp-mux" && is_mux_only {
+            write(&mut text, "a=rtcp-mux-only");
+        }
     }
+    text
 }
 
 #[cfg(test)]
@@ -546,6 +576,10 @@ mod tests {
             (offer(&both).replace("BUNDLE 0 1", "BUNDLE 0"), 422),
             (offer(&both).replace("a=mid:1", "a=mid:0"), 422),
             (
+                offer(&both).replacen("a=rtpmap:96 VP8", "a=rtpmap:96 AV1", 1),
+                422,
+            ),
+            (
                 offer(&both).replace("a=mid:1", "a=mid:a-very-long-mid-of-some-client"),
                 422,
             ),
@@ -582,6 +616,15 @@ mod tests {
         assert_eq!(status(watching(&sdp, &shown[..1])), 406);
         let sending = offer(&[("video", "sendonly")]);
         assert_eq!(status(watching(&sending, &[Whom::Speaker])), 406);
+    }
+
+    #[test]
+    fn every_m_line_of_an_answer_has_the_candidates() {
+        let answer = "v=0\r\nm=audio 9 x 1\r\na=candidate:1\r\na=mid:0\r\na=rtcp-mux\r\nm=video 9 x 2\r\na=mid:1\r\na=rtcp-mux\r\n";
+        let text = as_offered(answer, "a=rtcp-mux-only\r\n");
+        assert_eq!(text.matches("a=candidate:1\r\n").count(), 2);
+        assert_eq!(text.matches("a=rtcp-mux-only\r\n").count(), 2);
+        assert!(!as_offered(answer, "").contains("mux-only"));
     }
 
     #[test]

@@ -149,20 +149,27 @@ impl Resource {
 #[derive(Debug)]
 enum End {
     /// The room sent it away, saying why.
-    Closed(String),
+    Closed { is_fault: bool, reason: String },
     /// The room did not let it publish.
     Refused(String),
     /// It took too long, here.
     Late,
 }
 
+fn gone() -> End {
+    End::Closed {
+        is_fault: false,
+        reason: "it is no longer in its room".into(),
+    }
+}
+
 impl From<End> for Problem {
     fn from(end: End) -> Problem {
         match end {
-            End::Closed(reason) if reason.starts_with("session description refused") => {
-                Problem::malformed(reason)
+            End::Closed { is_fault, reason } if is_fault => {
+                Problem::malformed(format!("the media engine can't take this offer: {reason}"))
             }
-            End::Closed(reason) => Problem::new(
+            End::Closed { reason, .. } => Problem::new(
                 axum::http::StatusCode::CONFLICT,
                 "ended",
                 format!("the session was ended as it began: {reason}"),
@@ -277,7 +284,7 @@ impl Session {
                                     tag = self.desk.new_tag();
                                     Ok(Patched::Restarted { tag: tag.clone(), fragment })
                                 }
-                                Err(End::Closed(reason)) => {
+                                Err(End::Closed { reason, .. }) => {
                                     let _ = reply.send(Err(Problem::no_session()));
                                     return reason;
                                 }
@@ -311,7 +318,7 @@ impl Session {
             .handle(&self.cell, self.session, request)
             .is_err()
         {
-            return Err(End::Closed("it is no longer in its room".into()));
+            return Err(gone());
         }
         let answer = self.answer().await?;
         self.offer = offer;
@@ -335,8 +342,10 @@ impl Session {
                             _ => {}
                         }
                     }
-                    Some(Outgoing::Close { reason, .. }) => return Err(End::Closed(reason)),
-                    None => return Err(End::Closed("the session was replaced".into())),
+                    Some(Outgoing::Close { is_fault, reason }) => {
+                        return Err(End::Closed { is_fault, reason });
+                    }
+                    None => return Err(gone()),
                 }
             }
         };
