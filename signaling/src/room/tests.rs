@@ -1179,3 +1179,155 @@ proptest::proptest! {
         world.event(Event::Data { connection, channel: Channel::Lossy, payload: bytes.into() });
     }
 }
+
+fn speaker_view() -> Option<Vec<ViewPlace>> {
+    Some(vec![ViewPlace {
+        mid: "0".into(),
+        is_video: true,
+        whom: Whom::Speaker,
+    }])
+}
+
+impl World {
+    /// What was placed since the last [`World::clear`], by mid.
+    fn placed(&self) -> Vec<(String, Option<TrackId>)> {
+        self.commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Place { mid, track, .. } => Some((mid.clone(), *track)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// A microphone that is heard; returns its id.
+    fn publish_microphone(&mut self, session: SessionId) -> TrackId {
+        self.clear();
+        let request = proto::AddTrackRequest {
+            cid: "mic".into(),
+            r#type: proto::TrackType::Audio as i32,
+            source: proto::TrackSource::Microphone as i32,
+            ..Default::default()
+        };
+        self.say(session, Request::AddTrack(request));
+        let published = self.commands.iter().find_map(|command| match command {
+            Command::Publish { track, .. } => Some(*track),
+            _ => None,
+        });
+        let track = published.unwrap();
+        self.event(Event::Published {
+            track,
+            mid: "1".into(),
+            codec: Codec::Opus,
+        });
+        track
+    }
+}
+
+#[test]
+fn a_player_is_shown_whom_it_asked_for_when_they_come_and_no_second_offer_is_asked() {
+    let mut world = World::new();
+    let player = world.join_with(1, |newcomer| {
+        newcomer.has_channels = false;
+        newcomer.view = Some(vec![
+            ViewPlace {
+                mid: "a".into(),
+                is_video: true,
+                whom: Whom::Identity("p2".into()),
+            },
+            ViewPlace {
+                mid: "b".into(),
+                is_video: false,
+                whom: Whom::Identity("p2".into()),
+            },
+        ]);
+    });
+    assert!(world.commands.iter().any(|command| matches!(
+        command,
+        Command::Open {
+            role: Role::View,
+            ..
+        }
+    )));
+    assert!(world.placed().is_empty());
+    let other = world.join(3);
+    world.publish(other);
+    assert!(world.placed().is_empty(), "nobody asked for p3");
+    let wanted = world.join(2);
+    world.clear();
+    let (_, camera) = world.publish(wanted);
+    assert_eq!(world.placed(), [("a".into(), Some(camera))]);
+    let microphone = world.publish_microphone(wanted);
+    assert_eq!(world.placed(), [("b".into(), Some(microphone))]);
+    world.clear();
+    world.event(Event::Ended { track: camera });
+    let again = world.publish(wanted).1;
+    assert_eq!(world.placed(), [("a".into(), Some(again))]);
+    world.clear();
+    let mut permission = permission();
+    permission.can_subscribe = false;
+    world
+        .room
+        .update_participant(proto::UpdateParticipantRequest {
+            identity: "p1".into(),
+            permission: Some(permission),
+            ..Default::default()
+        })
+        .unwrap();
+    world.settle();
+    assert_eq!(world.placed(), [("a".into(), None), ("b".into(), None)]);
+    assert!(
+        world
+            .told(player)
+            .all(|message| !matches!(message, Response::MediaSectionsRequirement(_)))
+    );
+    world.clear();
+    world.room.send_data(proto::SendDataRequest {
+        data: b"x".to_vec(),
+        destination_identities: vec!["p1".into()],
+        ..Default::default()
+    });
+    world.settle();
+    assert!(world.commands.is_empty(), "a player has no data channel");
+}
+
+#[test]
+fn a_player_follows_the_first_speaker_and_holds_in_silence() {
+    let mut world = World::new();
+    world.join_with(1, |newcomer| newcomer.view = speaker_view());
+    let mut voices = Vec::new();
+    for number in [2, 3, 4] {
+        let session = world.join_with(number, |newcomer| {
+            newcomer.permission.hidden = number == 4;
+        });
+        world.clear();
+        let camera = world.publish(session).1;
+        voices.push((world.publish_microphone(session), camera));
+    }
+    let [(first, first_camera), (second, second_camera), (hidden, _)] = voices[..] else {
+        unreachable!()
+    };
+    let mut levels = |levels: &[(TrackId, u8)], times: usize| {
+        world.clear();
+        for _ in 0..times {
+            world.now += Duration::from_millis(200);
+            world.event(Event::AudioLevels(levels.to_vec()));
+        }
+        world.placed()
+    };
+    assert_eq!(levels(&[], 5), [], "nobody has spoken");
+    assert_eq!(
+        levels(&[(hidden, 5)], 5),
+        [],
+        "the list names no hidden one"
+    );
+    let to_first = [("0".to_owned(), Some(first_camera))];
+    let to_second = [("0".to_owned(), Some(second_camera))];
+    assert_eq!(levels(&[(first, 20)], 3), to_first);
+    assert_eq!(levels(&[], 30), [], "the last speaker stays");
+    assert_eq!(levels(&[(second, 20)], 3), to_second);
+    // A louder one is followed only after a while, while the other goes on speaking.
+    let both = [(first, 5), (second, 30)];
+    assert_eq!(levels(&both, 5), []);
+    assert_eq!(levels(&both, 10), to_first);
+}

@@ -42,9 +42,9 @@
   });
 
   /** Sends camera and microphone; `codec` is preferred, `layers` are simulcast encodings. */
-  async function publish({ url, bearer, codec, layers }) {
+  async function publish({ url, bearer, codec, layers, width = 640, height = 360 }) {
     const stream = await navigator.mediaDevices.getUserMedia({
-      video: { width: 640, height: 360 },
+      video: { width, height },
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });

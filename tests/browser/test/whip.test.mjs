@@ -21,8 +21,8 @@ before(async () => {
 after(() => suite.closeAll());
 
 /** A page that speaks WHIP and WHEP; closed when the test ends. */
-async function page(own, number) {
-  const browser = own.add(await startChromium(number));
+async function page(own, number, camera) {
+  const browser = own.add(await startChromium(number, camera));
   const opened = await (await browser.newContext()).newPage();
   opened.setDefaultTimeout(60_000);
   await opened.goto(harness.url);
@@ -30,9 +30,9 @@ async function page(own, number) {
   return opened;
 }
 
-async function encoder(own, room, identity, number, options = {}) {
-  const opened = await page(own, number);
-  await opened.evaluate((o) => window.whip.publish(o), { url: `${server.url}/whip/${room}`, bearer: token({ room, identity }), ...options });
+async function encoder(own, room, identity, number, { camera, ...options } = {}) {
+  const opened = await page(own, number, camera);
+  await opened.evaluate((o) => window.whip.publish(o), { url: `${server.url}/whip/${room}`, bearer: token({ room, identity }), ...camera, ...options });
   return opened;
 }
 
@@ -94,14 +94,14 @@ test('an encoder with simulcast gives each viewer the layer for its size', { tim
   const layers = [
     { rid: 'low', scaleResolutionDownBy: 4, maxBitrate: 100_000 },
     { rid: 'mid', scaleResolutionDownBy: 2, maxBitrate: 300_000 },
-    { rid: 'high', maxBitrate: 900_000 },
+    { rid: 'high', maxBitrate: 1_200_000 },
   ];
-  await encoder(own, room, 'studio', 9, { codec: 'vp8', layers });
+  await encoder(own, room, 'studio', 9, { codec: 'vp8', layers, camera: { width: 1280, height: 720, rate: 15 } });
   const person = own.add(await Participant.join({ server, harnessUrl: harness.url, room, number: 6, identity: 'person', camera: false, microphone: false }), () => person.leave());
   const height = () => person.inboundStats('studio').then((stats) => stats?.frameHeight ?? 0);
-  await untilValue('the best layer comes', height, (h) => h === 360, { patience: 60_000 });
+  await untilValue('the best layer comes', height, (h) => h === 720, { patience: 60_000 });
   await person.evaluate(() => window.room.remoteParticipants.get('studio').getTrackPublication('camera').setVideoQuality(0));
-  await untilValue('the lowest layer comes', height, (h) => h === 90, { patience: 30_000 });
+  await untilValue('the lowest layer comes', height, (h) => h === 180, { patience: 30_000 });
 });
 
 test('candidates are trickled and ICE is restarted while the picture goes on', { timeout: 150_000 }, async (t) => {
