@@ -28,7 +28,8 @@ async def hand(server, room_name, clients):
     return client
 
 
-async def shows(place, number, hertz, patience=30):
+async def shows(place, number, hertz, patience=60):
+    # aiortc waits for numbers that a publisher spent on probing, and asks for a keyframe only then.
     await until(
         f"{number} is seen and {hertz} Hz are heard (last {place.number()}, {place.hertz()})",
         lambda: place.is_(number, hertz),
