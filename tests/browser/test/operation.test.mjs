@@ -152,7 +152,7 @@ test('who guesses codes must wait, and is told so in words', { timeout: 90_000 }
   await browser.page.locator('[data-testid="join-code"]').fill('9999999999');
   await browser.press('join-submit');
   await untilValue('the page says so', () => browser.page.locator('[data-testid="join-error"]').innerText(), (words) =>
-    /试的次数太多了/.test(words) && /\d+ 秒后/.test(words));
+    /试的次数太多了/.test(words) && /还有 \d+ 秒/.test(words));
 });
 
 test('a meeting over IPv6 alone', { timeout: 120_000 }, async (t) => {
