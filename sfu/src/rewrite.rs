@@ -2,9 +2,10 @@
 //! subscriber.
 //!
 //! `out = source + delta` for sequence number, timestamp and VP8's running numbers. Deltas change
-//! only at [`Rewrite::switch`], so that a gap in the output is a gap in the source, and a
-//! subscriber's NACK still means something.
+//! only at [`Rewrite::switch`] and, for the sequence number, at [`Rewrite::skip`], so that a gap in
+//! the output is a loss in the source, and a subscriber's NACK still means something.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -15,6 +16,10 @@ use crate::track::Packet;
 /// The timestamp after a switch is taken from the sender reports of both layers only if it is
 /// within this of what the packets' arrival says; a publisher's wrong clock is not followed.
 const SENDER_REPORT_TOLERANCE: Duration = Duration::from_millis(500);
+
+/// Source packets left out on purpose that are told one by one, so that a packet older than some of
+/// them still finds its number. One older than all of them is too late.
+const SKIPPED: usize = 64;
 
 /// A packet's new numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +33,12 @@ pub(crate) struct Numbers {
 
 #[derive(Debug)]
 struct Deltas {
-    /// Source packets before this one belong to before the switch.
+    /// Source packets before this one belong to before the switch, or are too late.
     first_source: u64,
+    /// Without what [`Deltas::skipped`] takes off.
     sequence: u64,
+    /// Source packets that were left out, in order.
+    skipped: VecDeque<u64>,
     timestamp: u32,
     picture_id: u16,
     tl0_pic_idx: u8,
@@ -39,6 +47,8 @@ struct Deltas {
 
 #[derive(Debug)]
 struct Last {
+    /// Of the source that was followed then.
+    source: u64,
     sequence: u64,
     timestamp: u32,
     arrived: Instant,
@@ -108,11 +118,31 @@ impl Rewrite {
         self.deltas = Some(Deltas {
             first_source: first.sequence,
             sequence: sequence.wrapping_sub(first.sequence),
+            skipped: VecDeque::new(),
             timestamp: timestamp.wrapping_sub(first.timestamp),
             picture_id: delta(id(&next), id(&vp8), u16::wrapping_sub),
             tl0_pic_idx: delta(next.tl0_pic_idx, vp8.tl0_pic_idx, u8::wrapping_sub),
             key_idx: delta(next.key_idx, vp8.key_idx, u8::wrapping_sub),
         });
+    }
+
+    /// Leaves out a packet of the current source: nothing is sent for it and no number is spent on
+    /// it. Where a later one was numbered already, its number stays unused.
+    pub(crate) fn skip(&mut self, source: u64) {
+        let (Some(deltas), Some(last)) = (&mut self.deltas, &self.last) else {
+            return;
+        };
+        let newest = deltas.skipped.back().copied().unwrap_or(0);
+        if source <= newest.max(last.source) {
+            return;
+        }
+        deltas.skipped.push_back(source);
+        if deltas.skipped.len() > SKIPPED
+            && let Some(oldest) = deltas.skipped.pop_front()
+        {
+            deltas.sequence = deltas.sequence.wrapping_sub(1);
+            deltas.first_source = oldest + 1;
+        }
     }
 
     /// The numbers of a packet of the current source; `None` for one from before the switch.
@@ -121,7 +151,13 @@ impl Rewrite {
         if packet.sequence < deltas.first_source {
             return None;
         }
-        let sequence = packet.sequence.wrapping_add(deltas.sequence);
+        let skipped = deltas
+            .skipped
+            .partition_point(|skipped| *skipped < packet.sequence);
+        let sequence = packet
+            .sequence
+            .wrapping_add(deltas.sequence)
+            .wrapping_sub(skipped as u64);
         let timestamp = packet.timestamp.wrapping_add(deltas.timestamp);
         let vp8 = packet.vp8.map(|vp8| Vp8 {
             picture_id: vp8.picture_id.map(|(id, wide)| {
@@ -142,6 +178,7 @@ impl Rewrite {
             .is_none_or(|last| sequence > last.sequence)
         {
             self.last = Some(Last {
+                source: packet.sequence,
                 sequence,
                 timestamp,
                 arrived: packet.arrived,
@@ -230,6 +267,56 @@ mod tests {
                 previous = Some(now);
             }
         }
+    }
+
+    proptest! {
+        /// What is left out leaves no gap, what is late finds its own number, and no number is
+        /// given twice.
+        #[test]
+        fn what_is_left_out_leaves_no_gap(
+            kinds in proptest::collection::vec(any::<bool>(), 1..400),
+            late in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20),
+        ) {
+            let now = Instant::now();
+            let mut rewrite = Rewrite::new(90_000);
+            rewrite.switch(&packet(1000, 0, 1, now), None, &mut rand::rng());
+            let first = rewrite.number(&packet(1000, 0, 1, now)).unwrap().sequence;
+            let late: std::collections::HashSet<u64> =
+                late.iter().map(|index| 1001 + index.index(kinds.len()) as u64).collect();
+            let mut expected = first;
+            let mut waiting = VecDeque::new();
+            for (source, is_media) in (1001..).zip(kinds) {
+                if !is_media {
+                    rewrite.skip(source);
+                    continue;
+                }
+                expected += 1;
+                if late.contains(&source) {
+                    waiting.push_back((source, expected));
+                    continue;
+                }
+                let numbers = rewrite.number(&packet(source, 0, 1, now)).unwrap();
+                prop_assert_eq!(numbers.sequence, expected);
+                if let Some((source, expected)) = waiting.pop_front() {
+                    // Only what is older than many left out is too late.
+                    if let Some(numbers) = rewrite.number(&packet(source, 0, 1, now)) {
+                        prop_assert_eq!(numbers.sequence, expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_too_late_keeps_its_number() {
+        let now = Instant::now();
+        let mut rewrite = Rewrite::new(90_000);
+        rewrite.switch(&packet(100, 0, 1, now), None, &mut rand::rng());
+        let first = rewrite.number(&packet(100, 0, 1, now)).unwrap().sequence;
+        let third = rewrite.number(&packet(102, 0, 1, now)).unwrap().sequence;
+        rewrite.skip(101);
+        let fourth = rewrite.number(&packet(103, 0, 1, now)).unwrap().sequence;
+        assert_eq!([third, fourth], [first + 2, first + 3]);
     }
 
     #[test]

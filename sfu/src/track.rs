@@ -156,6 +156,15 @@ impl Track {
             .find(|subscription| subscription.connection == connection)
     }
 
+    /// Leaves a packet out for everybody who gets its layer.
+    pub(crate) fn skip(&mut self, layer: usize, sequence: u64) {
+        for one in &mut self.subscriptions {
+            if one.current == Some(layer) {
+                one.rewrite.skip(sequence);
+            }
+        }
+    }
+
     /// The layer that a subscriber's selection calls for now.
     pub(crate) fn choose(
         &self,

@@ -131,8 +131,8 @@ impl Shard {
             track.loudness.1 += 1;
         }
         if packet.payload.is_empty() {
-            // Padding that probes the line; it has a number, and so has its place in the output.
-            // Browsers send such only on RTX, which the engine keeps.
+            // Padding that probes the line; it is for us alone.
+            track.skip(layer, *packet.seq_no);
             return;
         }
         let received = Packet {
