@@ -97,13 +97,13 @@ const PARTS: &[Part] = &[
     part("notice", 1, |_| inventory::check_notice()),
     part("deny", 12, deny),
     part("server-build", 20, build_server),
-    part("browser", 18, |budget| {
+    part("browser", 20, |budget| {
         node("tests/browser", "test", budget)
     }),
-    part("screenshots", 10, |budget| {
+    part("screenshots", 15, |budget| {
         node("tests/browser", "screenshots", budget)
     }),
-    part("python", 10, python),
+    part("python", 20, python),
     Part {
         name: "properties",
         minutes: 60,
