@@ -21,6 +21,7 @@ mod peer;
 mod rewrite;
 mod sdp;
 mod shard;
+mod srtp;
 mod subscription;
 mod track;
 
