@@ -19,6 +19,7 @@ mod layer;
 mod payload;
 mod peer;
 mod rewrite;
+mod rtcp;
 mod sdp;
 mod shard;
 mod srtp;

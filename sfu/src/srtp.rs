@@ -147,7 +147,9 @@ fn gcm_key(key: &[u8]) -> LessSafeKey {
     } else {
         &aead::AES_256_GCM
     };
-    LessSafeKey::new(UnboundKey::new(algorithm, key).expect("the key is as long as its algorithm's"))
+    LessSafeKey::new(
+        UnboundKey::new(algorithm, key).expect("the key is as long as its algorithm's"),
+    )
 }
 
 /// The nonce of a packet (RFC 7714 §8.1 and §9.1): `high` and `low` are the roll-over counter and
@@ -443,10 +445,7 @@ mod tests {
         assert_eq!(key.to_vec(), bytes("C61E7A93744F39EE10734AFE3FF7A087"));
         let mut session_salt = [0; 14];
         derive(&master, &salt, 2, &mut session_salt);
-        assert_eq!(
-            session_salt.to_vec(),
-            bytes("30CBBC08863D8C85D49DB34A9AE1")
-        );
+        assert_eq!(session_salt.to_vec(), bytes("30CBBC08863D8C85D49DB34A9AE1"));
         let mut authentication = [0; 20];
         derive(&master, &salt, 1, &mut authentication);
         assert_eq!(
