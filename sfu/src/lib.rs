@@ -15,6 +15,7 @@
 mod command;
 pub mod driver;
 mod egress;
+mod header;
 mod layer;
 mod payload;
 mod peer;
@@ -24,6 +25,7 @@ mod sdp;
 mod shard;
 mod srtp;
 mod subscription;
+mod tap;
 mod track;
 
 pub use command::{

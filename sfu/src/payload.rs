@@ -124,6 +124,47 @@ impl Vp8 {
     }
 }
 
+impl Vp8 {
+    /// Writes these numbers over those of a payload descriptor that has the same fields in the same
+    /// widths; what it lacks is not added.
+    pub(crate) fn write_over(&self, payload: &mut [u8]) {
+        let Some([first, present]) = payload.first_chunk().copied() else {
+            return;
+        };
+        if first & 0x80 == 0 {
+            return;
+        }
+        let mut at = 2;
+        if present & 0x80 != 0 {
+            let Some(high) = payload.get(at).copied() else {
+                return;
+            };
+            let is_wide = high & 0x80 != 0;
+            match (self.picture_id, is_wide) {
+                (Some((id, true)), true) => {
+                    if let Some(place) = payload.get_mut(at..at + 2) {
+                        place.copy_from_slice(&(id | 0x8000).to_be_bytes());
+                    }
+                }
+                (Some((id, false)), false) => payload[at] = (id & 0x7f) as u8,
+                _ => {}
+            }
+            at += 1 + usize::from(is_wide);
+        }
+        if present & 0x40 != 0 {
+            if let (Some(index), Some(place)) = (self.tl0_pic_idx, payload.get_mut(at)) {
+                *place = index;
+            }
+            at += 1;
+        }
+        if present & 0x10 != 0
+            && let (Some(index), Some(place)) = (self.key_idx, payload.get_mut(at))
+        {
+            *place = (*place & 0xe0) | (index & 0x1f);
+        }
+    }
+}
+
 /// The newest (primary) block of a RED payload (RFC 2198 §3).
 pub(crate) fn red_primary(payload: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
@@ -197,6 +238,28 @@ mod tests {
                 starts_keyframe(codec, &bytes);
             }
             red_primary(&bytes);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn numbers_written_over_a_descriptor_are_read_again(
+            head in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..9),
+            id: u16, tl0: u8, key: u8,
+        ) {
+            let mut payload = head.clone();
+            if let Some(mut vp8) = Vp8::parse(&payload) {
+                let fits = |(_, wide)| (id & if wide { 0x7fff } else { 0x7f }, wide);
+                vp8.picture_id = vp8.picture_id.map(fits);
+                vp8.tl0_pic_idx = vp8.tl0_pic_idx.map(|_| tl0);
+                vp8.key_idx = vp8.key_idx.map(|_| key & 0x1f);
+                vp8.write_over(&mut payload);
+                proptest::prop_assert_eq!(Vp8::parse(&payload), Some(vp8));
+                proptest::prop_assert_eq!(payload.len(), head.len());
+            } else {
+                Vp8 { picture_id: Some((id, true)), tl0_pic_idx: Some(tl0), key_idx: Some(key), starts_keyframe: false }
+                    .write_over(&mut payload);
+            }
         }
     }
 }

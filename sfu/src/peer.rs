@@ -169,6 +169,7 @@ impl Peer {
             Extension::with_serializer(DEPENDENCY_DESCRIPTOR_URI, DependencyDescriptor);
         extensions.set(DEPENDENCY_DESCRIPTOR_ID, dependency);
         let mut rtc = RtcConfig::new()
+            .set_crypto_provider(crate::tap::crypto())
             .set_rtp_mode(true)
             .set_ice_lite(true)
             .clear_codecs()
