@@ -1,17 +1,71 @@
-//! The one door through which media leaves: a packet and the list of who gets it go in, datagrams
-//! come out of the connections. What is behind it is str0m's `write_rtp`.
+//! The one door through which media leaves: a packet and who gets it go in, sealed datagrams come
+//! out.
+//!
+//! The engine (str0m) never sees what is sent here. It lends its say in the descriptions, and
+//! everything else about an outgoing stream is ours: numbers, sealing, repair, reports. Two writers
+//! of one (SSRC, index) under one key would give the key away, so [`Outlet::may_leave`] lets nothing
+//! of the engine's pass that bears one of our SSRCs, and no index is sealed twice.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use str0m::ice::{StunMessage, TransId};
 use str0m::media::{Mid, Pt};
-use str0m::rtp::{RtpWrite, SeqNo, Vp8Descriptor, Vp8Patch};
 
 use crate::command::ConnectionId;
+use crate::header::{self, Element, Header};
 use crate::payload::red_primary;
-use crate::peer::Peer;
 use crate::rewrite::Numbers;
+use crate::rtcp::{self, SenderReport};
+use crate::shard::Transmit;
+use crate::srtp::{Keys, Refused, Window};
 use crate::track::Packet;
+
+/// Packets kept per outgoing picture for repair: over a second of 4 Mbit/s. The packets themselves
+/// are shared by all who get them.
+const KEPT: usize = 512;
+
+/// A packet older than this comes too late for any picture.
+const KEPT_FOR: Duration = Duration::from_secs(2);
+
+/// Of a hundred bytes sent, so many may be sent again; a bad line needs more than a good one has
+/// lost.
+const REPAIR_PERCENT: usize = 50;
+
+/// Bytes of repair that a stream may save up while nothing is lost.
+const REPAIR_SAVED: usize = 64 * 1024;
+
+/// What is asked for again within this time was asked for before the repair could come; used until
+/// a report tells the round trip.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(30);
+
+/// Packets at the beginning of a stream that say which m-line they are for, beside the SSRC in the
+/// description.
+const NAMED: u32 = 64;
+
+/// How often a stream that sends reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reports remembered to tell the round trip from their echo.
+const REPORTS: usize = 4;
+
+/// Connectivity checks that nominate, remembered until they are answered.
+const NOMINATIONS: usize = 16;
+
+/// While the path in use is heard from, another one that is nominated waits; browsers nominate every
+/// path that works.
+const PATH_SILENCE: Duration = Duration::from_millis(500);
+
+/// A header without extensions, the head of its extensions, and what fills them up to whole words.
+const HEADER: usize = 12 + 4 + 3;
+
+/// The longest tag of a sealed packet.
+const TAG: usize = 16;
+
+/// Seconds between the beginnings of NTP's time and Unix's.
+const NTP_BEFORE_UNIX: f64 = 2_208_988_800.0;
 
 /// One receiver of a packet, and how it is numbered for it.
 #[derive(Clone, Copy, Debug)]
@@ -23,59 +77,534 @@ pub(crate) struct Outgoing {
     pub(crate) numbers: Numbers,
 }
 
-/// Writes one packet to everyone on the list. The caller drains the connections afterwards.
-pub(crate) fn send(
-    peers: &mut HashMap<ConnectionId, Box<Peer>>,
-    packet: &Packet,
-    is_video: bool,
-    receivers: &[Outgoing],
-) {
-    for receiver in receivers {
-        let Some(peer) = peers.get_mut(&receiver.connection) else {
-            continue;
-        };
-        let payload: Arc<[u8]> = if receiver.unwrap_red {
-            match red_primary(&packet.payload) {
-                Some(primary) if !primary.is_empty() => primary.into(),
-                _ => continue,
-            }
-        } else {
-            packet.payload.clone()
-        };
-        let patch = receiver
-            .numbers
-            .vp8
-            .and_then(|_| vp8_patch(packet, &receiver.numbers));
-        let sequence = SeqNo::from(receiver.numbers.sequence);
-        let timestamp = receiver.numbers.timestamp;
-        let mut write = RtpWrite::new(
-            receiver.payload_type,
-            sequence,
-            timestamp,
-            packet.arrived,
-            payload,
-        )
-        .marker(packet.marker)
-        .ext_vals(packet.extensions.clone())
-        .nackable(is_video);
-        if let Some(patch) = patch {
-            write = write.vp8_patch(patch);
+/// The ids under which a subscriber takes header extensions on an m-line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExtensionIds {
+    pub(crate) mid: Option<u8>,
+    pub(crate) transport: Option<u8>,
+    pub(crate) audio_level: Option<u8>,
+    pub(crate) orientation: Option<u8>,
+    pub(crate) dependency: Option<u8>,
+}
+
+/// What an m-line's description says of what we send on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    pub(crate) extensions: ExtensionIds,
+    /// Payload types and those of their repair.
+    pub(crate) repair_types: Vec<(u8, u8)>,
+    /// The longer form of header extensions is taken (`a=extmap-allow-mixed`).
+    pub(crate) two_byte: bool,
+    pub(crate) cname: String,
+}
+
+/// A packet as it was sent, for repair.
+#[derive(Debug)]
+struct Kept {
+    packet: Arc<Packet>,
+    numbers: Numbers,
+    payload_type: u8,
+    repaired: Option<Instant>,
+}
+
+/// What is sent on one m-line.
+#[derive(Debug)]
+struct Stream {
+    mid: Mid,
+    ssrc: u32,
+    rtx: Option<u32>,
+    agreed: Agreed,
+    sealed: Window,
+    repair_sequence: u64,
+    repair_saved: usize,
+    /// By the sequence number modulo [`KEPT`]; empty for sound.
+    kept: Vec<Option<Kept>>,
+    packets: u32,
+    octets: u32,
+    reported: Option<Instant>,
+    reported_packets: u32,
+    /// The middle of the NTP time of the last reports, and when they were sent.
+    reports: VecDeque<(u32, Instant)>,
+}
+
+impl Stream {
+    fn new(mid: Mid, ssrc: u32, rtx: Option<u32>) -> Stream {
+        Stream {
+            mid,
+            ssrc,
+            rtx,
+            agreed: Agreed::default(),
+            sealed: Window::default(),
+            // Below 2^15, so that the roll-over counter is 0 for everyone.
+            repair_sequence: u64::from(rand::random::<u16>() >> 1),
+            repair_saved: REPAIR_SAVED / 2,
+            kept: Vec::new(),
+            packets: 0,
+            octets: 0,
+            reported: None,
+            reported_packets: 0,
+            reports: VecDeque::new(),
         }
-        peer.write(receiver.mid, write);
+    }
+
+    fn keep(&mut self, packet: &Arc<Packet>, numbers: Numbers, payload_type: u8) {
+        if self.kept.is_empty() {
+            self.kept.resize_with(KEPT, || None);
+        }
+        self.kept[numbers.sequence as usize % KEPT] = Some(Kept {
+            packet: packet.clone(),
+            numbers,
+            payload_type,
+            repaired: None,
+        });
     }
 }
 
-fn vp8_patch(packet: &Packet, numbers: &Numbers) -> Option<Vp8Patch> {
-    let vp8 = numbers.vp8?;
-    let mut patch = Vp8Descriptor::parse(&packet.payload).ok()?.patch();
-    if let Some((id, _)) = vp8.picture_id {
-        patch = patch.picture_id(id);
+/// The way of a connection's media to its client.
+pub(crate) struct Outlet {
+    keys: Option<Keys>,
+    /// Our address and the client's, of the nominated pair, and when it was last heard from.
+    path: Option<(SocketAddr, SocketAddr, Instant)>,
+    nominations: VecDeque<(TransId, SocketAddr, SocketAddr)>,
+    streams: Vec<Stream>,
+    /// Of the next packet, over all streams.
+    transport_sequence: u16,
+    round_trip: Option<Duration>,
+    sent_bytes: u64,
+    /// Datagrams of the engine that were not let out.
+    held_back: u64,
+}
+
+impl Default for Outlet {
+    fn default() -> Self {
+        Outlet {
+            keys: None,
+            path: None,
+            nominations: VecDeque::new(),
+            streams: Vec::new(),
+            transport_sequence: rand::random(),
+            round_trip: None,
+            sent_bytes: 0,
+            held_back: 0,
+        }
     }
-    if let Some(index) = vp8.tl0_pic_idx {
-        patch = patch.tl0_pic_idx(index);
+}
+
+impl Outlet {
+    pub(crate) fn set_keys(&mut self, keys: Keys) {
+        self.keys = Some(keys);
     }
-    if let Some(index) = vp8.key_idx {
-        patch = patch.key_idx(index);
+
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
-    patch.build().ok()
+
+    /// Our streams' m-lines, SSRCs and those of their repair.
+    pub(crate) fn lent(&self) -> impl Iterator<Item = (Mid, u32, Option<u32>)> {
+        self.streams
+            .iter()
+            .map(|stream| (stream.mid, stream.ssrc, stream.rtx))
+    }
+
+    /// Takes over what an m-line's description says. A new SSRC is a new stream.
+    pub(crate) fn adopt(&mut self, mid: Mid, ssrc: u32, rtx: Option<u32>, agreed: Agreed) {
+        let stream = match self.streams.iter_mut().find(|stream| stream.mid == mid) {
+            Some(stream) => stream,
+            None => {
+                self.streams.push(Stream::new(mid, ssrc, rtx));
+                self.streams.last_mut().expect("one was pushed")
+            }
+        };
+        if stream.ssrc != ssrc {
+            *stream = Stream::new(mid, ssrc, rtx);
+        }
+        stream.rtx = rtx;
+        stream.agreed = agreed;
+    }
+
+    /// Makes an m-line's stream another one: what is sent there from now on has nothing to do with
+    /// what was.
+    pub(crate) fn renew(&mut self, mid: Mid, ssrc: u32, rtx: u32) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.mid == mid) {
+            let rtx = stream.rtx.map(|_| rtx);
+            *stream = Stream::new(mid, ssrc, rtx);
+        }
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// A datagram of the client came from `remote` at `local`.
+    pub(crate) fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+        if let Some((ours, theirs, heard)) = &mut self.path
+            && (*ours, *theirs) == (local, remote)
+        {
+            *heard = now;
+        }
+    }
+
+    /// A connectivity check that the engine is given; it will answer if it is right.
+    pub(crate) fn checked(
+        &mut self,
+        check: &StunMessage<'_>,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) {
+        if check.is_binding_request() && check.use_candidate() {
+            if self.nominations.len() == NOMINATIONS {
+                self.nominations.pop_front();
+            }
+            self.nominations
+                .push_back((check.trans_id(), local, remote));
+        }
+    }
+
+    /// Whether a datagram of the engine may leave. Its answer to a check that nominates is noted on
+    /// the way.
+    pub(crate) fn may_leave(&mut self, now: Instant, datagram: &[u8]) -> bool {
+        match *datagram {
+            [0..=3, ..] => {
+                self.note_answer(now, datagram);
+                true
+            }
+            // RTP and RTCP (RFC 7983), told apart by the second byte (RFC 5761 §4).
+            [128..=191, 192..=223, ..] if datagram.len() >= 8 => {
+                let ssrc = u32::from_be_bytes(datagram[4..8].try_into().expect("four bytes"));
+                let is_ours = self
+                    .streams
+                    .iter()
+                    .any(|stream| stream.ssrc == ssrc || stream.rtx == Some(ssrc));
+                self.held_back += u64::from(is_ours);
+                !is_ours
+            }
+            [128..=191, ..] => {
+                self.held_back += 1;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn note_answer(&mut self, now: Instant, datagram: &[u8]) {
+        let Ok(answer) = StunMessage::parse(datagram) else {
+            return;
+        };
+        if !answer.is_successful_binding_response() {
+            return;
+        }
+        let id = answer.trans_id();
+        let Some(at) = self.nominations.iter().position(|(of, _, _)| *of == id) else {
+            return;
+        };
+        let Some((_, local, remote)) = self.nominations.remove(at) else {
+            return;
+        };
+        let is_free = self.path.is_none_or(|(ours, theirs, heard)| {
+            (ours, theirs) == (local, remote)
+                || now.saturating_duration_since(heard) >= PATH_SILENCE
+        });
+        if is_free {
+            self.path = Some((local, remote, now));
+        }
+    }
+
+    /// Sends a packet.
+    pub(crate) fn send(
+        &mut self,
+        packet: &Arc<Packet>,
+        to: &Outgoing,
+        is_video: bool,
+        transmits: &mut VecDeque<Transmit>,
+    ) {
+        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
+            return;
+        };
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.mid == to.mid) else {
+            return;
+        };
+        let payload = if to.unwrap_red {
+            match red_primary(&packet.payload) {
+                Some(primary) if !primary.is_empty() => primary,
+                _ => return,
+            }
+        } else {
+            &*packet.payload
+        };
+        if !stream.sealed.admit(to.numbers.sequence) {
+            return;
+        }
+        let header = Header {
+            marker: packet.marker,
+            payload_type: *to.payload_type,
+            sequence: to.numbers.sequence as u16,
+            timestamp: to.numbers.timestamp,
+            ssrc: stream.ssrc,
+        };
+        let is_named = stream.packets < NAMED;
+        let Some((mut datagram, begin)) = open_datagram(
+            &header,
+            packet,
+            stream,
+            is_named,
+            self.transport_sequence,
+            payload.len(),
+        ) else {
+            return;
+        };
+        self.transport_sequence = self.transport_sequence.wrapping_add(1);
+        datagram.extend_from_slice(payload);
+        if let Some(vp8) = to.numbers.vp8 {
+            vp8.write_over(&mut datagram[begin..]);
+        }
+        datagram.resize(datagram.len() + keys.sealer.tag_length(), 0);
+        let roll_over = (to.numbers.sequence >> 16) as u32;
+        keys.sealer.seal(begin, roll_over, &mut datagram);
+        stream.packets = stream.packets.wrapping_add(1);
+        stream.octets = stream.octets.wrapping_add(payload.len() as u32);
+        let earned = payload.len() * REPAIR_PERCENT / 100;
+        stream.repair_saved = (stream.repair_saved + earned).min(REPAIR_SAVED);
+        if is_video && stream.rtx.is_some() {
+            stream.keep(packet, to.numbers, *to.payload_type);
+        }
+        self.sent_bytes += datagram.len() as u64;
+        transmits.push_back(Transmit {
+            source: path.0,
+            destination: path.1,
+            contents: datagram,
+        });
+    }
+
+    /// Sends again what a subscriber misses (RFC 4588).
+    pub(crate) fn repair(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        sequences: impl Iterator<Item = u16>,
+        transmits: &mut VecDeque<Transmit>,
+    ) {
+        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
+            return;
+        };
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else {
+            return;
+        };
+        let Some(rtx) = stream.rtx else {
+            return;
+        };
+        let round_trip = self.round_trip.unwrap_or(FIRST_ROUND_TRIP);
+        for sequence in sequences {
+            let Some(Some(kept)) = stream.kept.get_mut(usize::from(sequence) % KEPT) else {
+                continue;
+            };
+            let is_recent = |at: Option<Instant>| {
+                at.is_some_and(|at| now.saturating_duration_since(at) < round_trip)
+            };
+            if kept.numbers.sequence as u16 != sequence
+                || now.saturating_duration_since(kept.packet.arrived) > KEPT_FOR
+                || is_recent(kept.repaired)
+            {
+                continue;
+            }
+            let Some((_, payload_type)) = stream
+                .agreed
+                .repair_types
+                .iter()
+                .find(|(of, _)| *of == kept.payload_type)
+                .copied()
+            else {
+                continue;
+            };
+            let length = kept.packet.payload.len() + 2;
+            if stream.repair_saved < length {
+                return;
+            }
+            stream.repair_saved -= length;
+            kept.repaired = Some(now);
+            let (packet, numbers) = (kept.packet.clone(), kept.numbers);
+            let header = Header {
+                marker: packet.marker,
+                payload_type,
+                sequence: stream.repair_sequence as u16,
+                timestamp: numbers.timestamp,
+                ssrc: rtx,
+            };
+            let Some((mut datagram, begin)) = open_datagram(
+                &header,
+                &packet,
+                stream,
+                true,
+                self.transport_sequence,
+                length,
+            ) else {
+                continue;
+            };
+            self.transport_sequence = self.transport_sequence.wrapping_add(1);
+            datagram.extend_from_slice(&sequence.to_be_bytes());
+            datagram.extend_from_slice(&packet.payload);
+            if let Some(vp8) = numbers.vp8 {
+                vp8.write_over(&mut datagram[begin + 2..]);
+            }
+            datagram.resize(datagram.len() + keys.sealer.tag_length(), 0);
+            let roll_over = (stream.repair_sequence >> 16) as u32;
+            stream.repair_sequence += 1;
+            keys.sealer.seal(begin, roll_over, &mut datagram);
+            self.sent_bytes += datagram.len() as u64;
+            transmits.push_back(Transmit {
+                source: path.0,
+                destination: path.1,
+                contents: datagram,
+            });
+        }
+    }
+
+    /// Reports what was sent on an m-line, where it is time to: at the publisher's time `ntp` its
+    /// clock said `timestamp`, in the subscriber's numbers.
+    pub(crate) fn report(
+        &mut self,
+        now: Instant,
+        mid: Mid,
+        ntp: SystemTime,
+        timestamp: u32,
+        transmits: &mut VecDeque<Transmit>,
+    ) {
+        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
+            return;
+        };
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.mid == mid) else {
+            return;
+        };
+        let is_early = stream
+            .reported
+            .is_some_and(|at| now.saturating_duration_since(at) < REPORT_INTERVAL);
+        if is_early || stream.packets == stream.reported_packets {
+            return;
+        }
+        let ntp = ntp_of(ntp);
+        let report = SenderReport {
+            ssrc: stream.ssrc,
+            ntp,
+            timestamp,
+            packets: stream.packets,
+            octets: stream.octets,
+        };
+        let mut datagram = Vec::with_capacity(128);
+        rtcp::write_report(&mut datagram, &report, &stream.agreed.cname);
+        if !keys.sealer.seal_report(&mut datagram) {
+            return;
+        }
+        stream.reported = Some(now);
+        stream.reported_packets = stream.packets;
+        if stream.reports.len() == REPORTS {
+            stream.reports.pop_front();
+        }
+        stream.reports.push_back(((ntp >> 16) as u32, now));
+        self.sent_bytes += datagram.len() as u64;
+        transmits.push_back(Transmit {
+            source: path.0,
+            destination: path.1,
+            contents: datagram,
+        });
+    }
+
+    /// Opens a compound packet of the client.
+    ///
+    /// # Errors
+    /// It is not the client's, or there are no keys yet.
+    pub(crate) fn open(&mut self, datagram: &[u8]) -> Result<Vec<u8>, Refused> {
+        let keys = self.keys.as_mut().ok_or(Refused)?;
+        let mut compound = datagram.to_vec();
+        keys.opener.open(&mut compound)?;
+        Ok(compound)
+    }
+
+    /// The m-line of one of our SSRCs.
+    pub(crate) fn mid_of(&self, ssrc: u32) -> Option<Mid> {
+        self.streams
+            .iter()
+            .find(|stream| stream.ssrc == ssrc)
+            .map(|stream| stream.mid)
+    }
+
+    /// Learns the round trip from a receiver's echo of a report; whether the SSRC is ours.
+    pub(crate) fn received(&mut self, now: Instant, reception: &rtcp::Reception) -> bool {
+        let Some(stream) = self
+            .streams
+            .iter()
+            .find(|stream| stream.ssrc == reception.ssrc)
+        else {
+            return false;
+        };
+        let sent = stream
+            .reports
+            .iter()
+            .find(|(middle, _)| *middle == reception.last_report && *middle != 0);
+        if let Some((_, sent)) = sent {
+            let waited = Duration::from_secs_f64(f64::from(reception.delay) / 65_536.0);
+            let round_trip = now.saturating_duration_since(*sent).saturating_sub(waited);
+            self.round_trip = Some(round_trip);
+        }
+        true
+    }
+}
+
+/// A datagram with its header, and where its payload begins.
+fn open_datagram(
+    header: &Header,
+    packet: &Packet,
+    stream: &Stream,
+    is_named: bool,
+    transport_sequence: u16,
+    payload: usize,
+) -> Option<(Vec<u8>, usize)> {
+    let ids = &stream.agreed.extensions;
+    let values = &packet.extensions;
+    let transport = transport_sequence.to_be_bytes();
+    let level = values.audio_level.map(|level| {
+        let voice = u8::from(values.voice_activity.unwrap_or(false)) << 7;
+        [voice | level.unsigned_abs().min(127)]
+    });
+    let orientation = values.video_orientation.map(|way| [way as u8]);
+    let dependency = values.user_values.get::<crate::peer::DependencyBytes>();
+    let mut elements = [Element { id: 0, value: &[] }; 5];
+    let mut used = 0;
+    let mid = stream.mid;
+    let candidates: [(Option<u8>, Option<&[u8]>); 5] = [
+        (ids.mid, is_named.then(|| mid.as_bytes())),
+        (ids.transport, Some(&transport)),
+        (ids.audio_level, level.as_ref().map(|level| &level[..])),
+        (ids.orientation, orientation.as_ref().map(|way| &way[..])),
+        (ids.dependency, dependency.map(|bytes| bytes.as_slice())),
+    ];
+    for (id, value) in candidates {
+        if let (Some(id), Some(value)) = (id, value) {
+            elements[used] = Element { id, value };
+            used += 1;
+        }
+    }
+    let room = HEADER
+        + elements[..used]
+            .iter()
+            .map(|one| 2 + one.value.len())
+            .sum::<usize>();
+    let mut datagram = Vec::with_capacity(room + payload + TAG);
+    datagram.resize(room, 0);
+    let begin = header::write(
+        &mut datagram,
+        header,
+        &elements[..used],
+        stream.agreed.two_byte,
+    )?;
+    datagram.truncate(begin);
+    Some((datagram, begin))
+}
+
+/// Seconds since 1900 in the upper half, their fraction in the lower.
+fn ntp_of(time: SystemTime) -> u64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    ((since + NTP_BEFORE_UNIX) * 4_294_967_296.0) as u64
 }

@@ -12,12 +12,13 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::format::PayloadParams;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
-use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, RtpWrite, Ssrc};
+use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, Ssrc};
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
 
 use crate::command::{
     Channel, Codec, ConnectionId, LineReport, Publication, Role, TrackId, TrackKind,
 };
+use crate::egress::{Agreed, ExtensionIds, Outlet};
 use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
@@ -32,16 +33,6 @@ const DATA_BACKLOG_BYTES: usize = 16 << 20;
 
 /// Bytes that the data channels of one connection may hold unsent inside the engine.
 const DATA_BUFFERED_BYTES: usize = 256 * 1024;
-
-/// Packets kept per outgoing stream for retransmission: over a second of 4 Mbit/s.
-const REPAIR_PACKETS: usize = 512;
-
-/// A packet older than this comes too late for any picture.
-const REPAIR_AGE: Duration = Duration::from_secs(2);
-
-/// Retransmissions may be up to this share of what is sent; a bad line needs more than the
-/// engine's own 0.15.
-const REPAIR_SHARE: f32 = 0.5;
 
 /// Turns of the engine without new input in one drain; more would mean that it never rests.
 const DRAIN_TURNS: usize = 16;
@@ -155,6 +146,10 @@ pub(crate) struct Peer {
     pub(crate) channels_seen: u32,
     pub(crate) line: LineReport,
     total_bytes: (u64, u64),
+    /// The client takes header extensions in their longer form (RFC 8285 §6).
+    takes_two_byte: bool,
+    /// What is sent to the client as media.
+    pub(crate) outlet: Outlet,
 }
 
 impl Peer {
@@ -215,6 +210,8 @@ impl Peer {
             channels_seen: 0,
             line: LineReport::default(),
             total_bytes: (0, 0),
+            takes_two_byte: false,
+            outlet: Outlet::default(),
         }
     }
 
@@ -243,15 +240,32 @@ impl Peer {
         transmits: &mut VecDeque<Transmit>,
         events: &mut VecDeque<(ConnectionId, RtcEvent)>,
     ) -> Result<(), str0m::RtcError> {
+        let outcome = self.drain_engine(now, transmits, events);
+        if let Some(keys) = crate::tap::take() {
+            self.outlet.set_keys(keys);
+        }
+        outcome
+    }
+
+    fn drain_engine(
+        &mut self,
+        now: Instant,
+        transmits: &mut VecDeque<Transmit>,
+        events: &mut VecDeque<(ConnectionId, RtcEvent)>,
+    ) -> Result<(), str0m::RtcError> {
         for _ in 0..DRAIN_TURNS {
             let timeout = loop {
                 match self.rtc.poll_output()? {
                     Output::Timeout(timeout) => break timeout,
-                    Output::Transmit(transmit) => transmits.push_back(Transmit {
-                        source: transmit.source,
-                        destination: transmit.destination,
-                        contents: transmit.contents.into(),
-                    }),
+                    Output::Transmit(transmit) => {
+                        if self.outlet.may_leave(now, &transmit.contents) {
+                            transmits.push_back(Transmit {
+                                source: transmit.source,
+                                destination: transmit.destination,
+                                contents: transmit.contents.into(),
+                            });
+                        }
+                    }
                     Output::Event(event) => events.push_back((self.id, event)),
                 }
             };
@@ -263,20 +277,6 @@ impl Peer {
         }
         self.deadline = now + Duration::from_millis(1);
         Ok(())
-    }
-
-    /// Hands a packet to the stream of an m-line; the caller drains.
-    pub(crate) fn write(&mut self, mid: Mid, write: RtpWrite) {
-        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
-            stream.write_rtp(write);
-        }
-    }
-
-    /// Makes an m-line's stream ready to repair what is lost on a bad line.
-    pub(crate) fn keep_for_repair(&mut self, mid: Mid) {
-        if let Some(stream) = self.rtc.direct_api().stream_tx_by_mid(mid, None) {
-            stream.set_rtx_cache(REPAIR_PACKETS, REPAIR_AGE, Some(REPAIR_SHARE));
-        }
     }
 
     /// Asks the client for a keyframe of one of its streams; the caller drains. By SSRC, for an
@@ -451,6 +451,7 @@ impl Peer {
         self.needs_offer = false;
         let is_first = self.connecting_since.is_none();
         let reused = self.give_idle_places();
+        self.lend_streams();
         let mut api = self.rtc.sdp_api();
         for mid in reused {
             api.set_direction(mid, Direction::SendOnly);
@@ -490,7 +491,9 @@ impl Peer {
             );
             self.places.push(Place::new(mid, wanted.kind, Some(wanted)));
         }
-        let (offer, pending) = api.apply()?;
+        let applied = api.apply();
+        self.take_streams();
+        let (offer, pending) = applied?;
         self.pending_offer = Some(pending);
         let edits: Vec<_> = self.places.iter().map(Place::edit).collect();
         Some(sdp::edit(&offer.to_sdp_string(), &edits))
@@ -503,6 +506,7 @@ impl Peer {
         now: Instant,
     ) -> Result<Vec<(TrackId, Mid)>, String> {
         sdp::check_size(sdp)?;
+        self.takes_two_byte = sdp.contains(ALLOW_MIXED);
         let answer = SdpAnswer::from_sdp_string(&sdp::without_candidates(sdp))
             .map_err(|error| error.to_string())?;
         let pending = self
@@ -510,7 +514,10 @@ impl Peer {
             .take()
             .ok_or("there is no offer to answer")?;
         self.connecting_since.get_or_insert(now);
-        if let Err(error) = self.rtc.sdp_api().accept_answer(pending, answer) {
+        self.lend_streams();
+        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
+        self.take_streams();
+        if let Err(error) = accepted {
             self.needs_offer = true;
             return Err(error.to_string());
         }
@@ -528,15 +535,20 @@ impl Peer {
     /// Takes the client's offer and makes the answer.
     pub(crate) fn accept_offer(&mut self, sdp: &str, now: Instant) -> Result<Answered, String> {
         sdp::check_size(sdp)?;
+        self.takes_two_byte = sdp.contains(ALLOW_MIXED);
         let offer = SdpOffer::from_sdp_string(&sdp::without_candidates(sdp))
             .map_err(|error| error.to_string())?;
         let lines = sdp::sections(sdp);
         self.give_idle_places();
-        let answer = self
-            .rtc
-            .sdp_api()
-            .accept_offer(offer)
-            .map_err(|error| error.to_string())?;
+        self.lend_streams();
+        let answer = self.rtc.sdp_api().accept_offer(offer);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.take_streams();
+                return Err(error.to_string());
+            }
+        };
         self.connecting_since.get_or_insert(now);
         self.asked_places = false;
         self.lines = lines;
@@ -552,8 +564,79 @@ impl Peer {
             self.take_new_places();
             self.pair_places(&mut edits);
         }
+        self.take_streams();
         answered.sdp = sdp::edit(&answer.to_sdp_string(), &edits);
         Ok(answered)
+    }
+
+    /// Lends our streams to the engine, so that its descriptions say of them what a client must
+    /// know. Until [`Peer::take_streams`] it must be given nothing and asked for nothing.
+    fn lend_streams(&mut self) {
+        for (mid, ssrc, rtx) in self.outlet.lent().collect::<Vec<_>>() {
+            if self.rtc.media(mid).is_some() {
+                self.rtc.direct_api().declare_stream_tx(
+                    ssrc.into(),
+                    rtx.map(Into::into),
+                    mid,
+                    None,
+                );
+            }
+        }
+    }
+
+    /// Takes our streams back, and with them those that the engine made for new m-lines.
+    fn take_streams(&mut self) {
+        let lent: Vec<u32> = self.outlet.lent().map(|(_, ssrc, _)| ssrc).collect();
+        for mid in self
+            .places
+            .iter()
+            .map(|place| place.mid)
+            .collect::<Vec<_>>()
+        {
+            let Some(agreed) = self.agreed(mid) else {
+                continue;
+            };
+            let mut direct = self.rtc.direct_api();
+            let stream = direct
+                .stream_tx_by_mid(mid, None)
+                .map(|stream| (stream.ssrc(), stream.rtx()));
+            if let Some((ssrc, rtx)) = stream {
+                direct.remove_stream_tx(ssrc);
+                self.outlet.adopt(mid, *ssrc, rtx.map(|rtx| *rtx), agreed);
+            }
+        }
+        for ssrc in lent {
+            self.rtc.direct_api().remove_stream_tx(ssrc.into());
+        }
+    }
+
+    fn agreed(&self, mid: Mid) -> Option<Agreed> {
+        let media = self.rtc.media(mid)?;
+        let extensions = media.remote_extmap();
+        let dependency =
+            Extension::with_serializer(DEPENDENCY_DESCRIPTOR_URI, DependencyDescriptor);
+        let repair_types = self
+            .agreed_params(mid)
+            .iter()
+            .filter_map(|params| Some((*params.pt(), *params.resend()?)))
+            .collect();
+        Some(Agreed {
+            extensions: ExtensionIds {
+                mid: extensions.id_of(Extension::RtpMid),
+                transport: extensions.id_of(Extension::TransportSequenceNumber),
+                audio_level: extensions.id_of(Extension::AudioLevel),
+                orientation: extensions.id_of(Extension::VideoOrientation),
+                dependency: extensions.id_of(dependency),
+            },
+            repair_types,
+            two_byte: self.takes_two_byte,
+            cname: media.cname().to_owned(),
+        })
+    }
+
+    /// Whether the client publishes anything.
+    pub(crate) fn is_publishing(&self) -> bool {
+        !self.bound.is_empty()
     }
 
     /// Binds a track announced after the offer that brought its m-line.
@@ -581,18 +664,9 @@ impl Peer {
             place.is_idle = false;
             place.is_agreed = false;
             if place.was_used {
-                // `reset_stream_tx` would leave the stream under its old SSRC in the engine's
-                // books, and feedback for the new one would be lost.
-                let mut direct = self.rtc.direct_api();
-                let old = direct
-                    .stream_tx_by_mid(place.mid, None)
-                    .map(|stream| (stream.ssrc(), stream.rtx().is_some()));
-                if let Some((old, has_rtx)) = old {
-                    direct.remove_stream_tx(old);
-                    let ssrc = direct.new_ssrc();
-                    let rtx = has_rtx.then(|| direct.new_ssrc());
-                    direct.declare_stream_tx(ssrc, rtx, place.mid, None);
-                }
+                let direct = self.rtc.direct_api();
+                self.outlet
+                    .renew(place.mid, *direct.new_ssrc(), *direct.new_ssrc());
             }
             place.was_used = true;
             given.push(place.mid);
@@ -789,10 +863,11 @@ impl Peer {
         let mut report = std::mem::take(&mut self.line);
         report.loss_up = stats.ingress_loss_fraction;
         report.loss_down = report.loss_down.or(stats.egress_loss_fraction);
-        report.round_trip = stats.rtt;
+        report.round_trip = self.outlet.round_trip().or(stats.rtt);
         report.bytes_up = stats.peer_bytes_rx.saturating_sub(self.total_bytes.0);
-        report.bytes_down = stats.peer_bytes_tx.saturating_sub(self.total_bytes.1);
-        self.total_bytes = (stats.peer_bytes_rx, stats.peer_bytes_tx);
+        let bytes_down = stats.peer_bytes_tx + self.outlet.sent_bytes();
+        report.bytes_down = bytes_down.saturating_sub(self.total_bytes.1);
+        self.total_bytes = (stats.peer_bytes_rx, bytes_down);
         report
     }
 
@@ -834,6 +909,9 @@ pub(crate) fn codec_of(params: &PayloadParams) -> Option<Codec> {
     }
 }
 
+/// RFC 8285 §6.
+const ALLOW_MIXED: &str = "a=extmap-allow-mixed";
+
 const DEPENDENCY_DESCRIPTOR_URI: &str =
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 
@@ -846,6 +924,12 @@ struct DependencyDescriptor;
 
 /// The descriptor's bytes among a packet's extension values.
 pub(crate) struct DependencyBytes(Vec<u8>);
+
+impl DependencyBytes {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl ExtensionSerializer for DependencyDescriptor {
     fn write_to(&self, buf: &mut [u8], values: &ExtensionValues) -> usize {

@@ -126,6 +126,12 @@ impl Rewrite {
         });
     }
 
+    /// A timestamp of the current source in the numbers of the output.
+    pub(crate) fn timestamp(&self, source: u32) -> Option<u32> {
+        let deltas = self.deltas.as_ref()?;
+        Some(source.wrapping_add(deltas.timestamp))
+    }
+
     /// Leaves out a packet of the current source: nothing is sent for it and no number is spent on
     /// it. Where a later one was numbered already, its number stays unused.
     pub(crate) fn skip(&mut self, source: u64) {

@@ -24,7 +24,7 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(300);
 const RECENT_PACKETS: usize = 32;
 
 /// A received packet, decrypted.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Packet {
     /// Extended sequence number of the publisher's stream.
     pub(crate) sequence: u64,
@@ -47,9 +47,10 @@ pub(crate) struct LayerState {
     pub(crate) rid: Option<Rid>,
     pub(crate) ssrc: Option<Ssrc>,
     pub(crate) last_packet: Option<Instant>,
-    /// The publisher's pair of wall clock and RTP time, from its last sender report.
-    pub(crate) report: Option<(SystemTime, u32)>,
-    pub(crate) recent: VecDeque<Packet>,
+    /// The publisher's pair of wall clock and RTP time from its last sender report, and when that
+    /// came.
+    pub(crate) report: Option<(SystemTime, u32, Instant)>,
+    pub(crate) recent: VecDeque<Arc<Packet>>,
     keyframe_asked: Option<Instant>,
 }
 
@@ -94,7 +95,7 @@ impl LayerState {
         newest < packet.sequence + RECENT_PACKETS as u64 / 2
     }
 
-    pub(crate) fn remember(&mut self, packet: &Packet) {
+    pub(crate) fn remember(&mut self, packet: &Arc<Packet>) {
         if self.recent.len() == RECENT_PACKETS {
             self.recent.pop_front();
         }
@@ -103,7 +104,7 @@ impl LayerState {
 
     /// Where `packet` lies on the publisher's wall clock, by its last sender report.
     pub(crate) fn wall_clock(&self, timestamp: u32, clock_rate: u32) -> Option<f64> {
-        let (ntp, rtp) = self.report?;
+        let (ntp, rtp, _) = self.report?;
         let since_epoch = ntp
             .duration_since(SystemTime::UNIX_EPOCH)
             .ok()?

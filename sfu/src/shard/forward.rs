@@ -1,12 +1,13 @@
 //! A packet's way through the shard: from its layer to everyone who gets it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::rtp::RtpPacket;
 
 use super::Shard;
 use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
-use crate::egress::{self, Outgoing};
+use crate::egress::Outgoing;
 use crate::payload::{Vp8, starts_keyframe};
 use crate::peer::{codec_of, passed_on};
 use crate::subscription::Mapped;
@@ -153,7 +154,7 @@ impl Shard {
         if !was_live {
             self.aim(track_id, now);
         }
-        self.forward(track_id, layer, received, &params, is_red);
+        self.forward(track_id, layer, Arc::new(received), &params, is_red);
         self.send_all(now);
     }
 
@@ -162,7 +163,7 @@ impl Shard {
         &mut self,
         id: TrackId,
         layer: usize,
-        packet: Packet,
+        packet: Arc<Packet>,
         params: &str0m::format::PayloadParams,
         is_red: bool,
     ) {
@@ -171,8 +172,8 @@ impl Shard {
         };
         let is_video = track.publication.kind == TrackKind::Video;
         let clock_rate = track.clock_rate();
-        let mut behind: Vec<Packet> = Vec::new();
-        let mut late: Vec<(usize, Packet)> = Vec::new();
+        let mut behind: Vec<Arc<Packet>> = Vec::new();
+        let mut late: Vec<(usize, Arc<Packet>)> = Vec::new();
         self.receivers.clear();
         for at in 0..track.subscriptions.len() {
             let Some(mid) = track.subscriptions[at].mid else {
@@ -193,7 +194,7 @@ impl Shard {
                 one.rewrite.switch(&packet, step, &mut rand::rng());
                 one.current = Some(layer);
                 if behind.is_empty() {
-                    let overtook = |other: &&Packet| other.sequence > packet.sequence;
+                    let overtook = |other: &&Arc<Packet>| other.sequence > packet.sequence;
                     behind = track.layers[layer]
                         .recent
                         .iter()
@@ -278,13 +279,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn send(&mut self, packet: &Packet, is_video: bool) {
-        let receivers = std::mem::take(&mut self.receivers);
-        egress::send(&mut self.peers, packet, is_video, &receivers);
-        self.written
-            .extend(receivers.iter().map(|receiver| receiver.connection));
-        self.receivers = receivers;
-        self.receivers.clear();
+    pub(super) fn send(&mut self, packet: &Arc<Packet>, is_video: bool) {
+        for to in self.receivers.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&to.connection) {
+                peer.outlet.send(packet, &to, is_video, &mut self.transmits);
+            }
+        }
     }
 
     /// Drains everyone written to, so that each packet has left before the next is written.

@@ -6,6 +6,7 @@
 
 mod forward;
 mod negotiate;
+mod report;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -220,6 +221,17 @@ impl Shard {
             peer.addresses_seen += 1;
         }
         self.by_address.insert(source, id);
+        peer.outlet.heard(now, destination, source);
+        if let Ok(check) = StunMessage::parse(datagram) {
+            peer.outlet.checked(&check, destination, source);
+        }
+        if report::is_report(datagram) && !self.reported(id, datagram, now) {
+            self.settle(now);
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.input(input)));
         self.conclude(id, outcome, now);
         self.drain(id, now);
@@ -398,23 +410,6 @@ impl Shard {
                     self.begin_places(id, now);
                 }
             }
-            RtcEvent::KeyframeRequest(request) => {
-                let Some(track) = self
-                    .peers
-                    .get(&id)
-                    .and_then(|peer| peer.sent_on(request.mid))
-                else {
-                    return;
-                };
-                let layer = self
-                    .tracks
-                    .get_mut(&track)
-                    .and_then(|track| track.subscription(id))
-                    .and_then(|one| one.current.or(one.target));
-                if let Some(layer) = layer {
-                    self.ask_keyframe(track, layer, now);
-                }
-            }
             RtcEvent::SenderFeedback(feedback) => {
                 let Some(track) = self
                     .peers
@@ -433,7 +428,11 @@ impl Shard {
                     .find(|layer| is_single || layer.rid == feedback.rid)
                 {
                     let info = feedback.sender_info;
-                    layer.report = Some((info.ntp_time, info.rtp_time.numer() as u32));
+                    layer.report = Some((
+                        info.ntp_time,
+                        info.rtp_time.numer() as u32,
+                        feedback.received_at,
+                    ));
                 }
             }
             RtcEvent::ChannelOpen(channel, label) => {
@@ -473,11 +472,6 @@ impl Shard {
                     });
                 }
             }
-            RtcEvent::MediaEgressStats(stats) => {
-                if let (Some(peer), Some(loss)) = (self.peers.get_mut(&id), stats.loss) {
-                    peer.line.loss_down = Some(peer.line.loss_down.unwrap_or(0.0).max(loss));
-                }
-            }
             RtcEvent::PeerStats(stats) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     let report = peer.report_line(&stats);
@@ -496,6 +490,7 @@ impl Shard {
     }
 
     fn sweep(&mut self, now: Instant) {
+        self.report_sent(now);
         let tracks: Vec<TrackId> = self.tracks.keys().copied().collect();
         for track in tracks {
             self.aim(track, now);

@@ -281,9 +281,6 @@ impl Shard {
             return;
         };
         one.mid = Some(mid);
-        if let Some(peer) = self.peers.get_mut(&connection) {
-            peer.keep_for_repair(mid);
-        }
         self.events
             .push_back(Event::Subscribed { connection, track });
         self.aim(track, now);

@@ -1,0 +1,105 @@
+//! Reports: what subscribers tell of what they get, and what they are told of it.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use str0m::media::Mid;
+
+use super::Shard;
+use crate::command::ConnectionId;
+use crate::rtcp::{self, Told};
+
+/// RTCP by its first two bytes (RFC 7983, RFC 5761 §4).
+pub(super) fn is_report(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, 192..=223, ..])
+}
+
+impl Shard {
+    /// Reads a sealed compound packet of a client. Returns whether the engine must have it too:
+    /// the client publishes, and the packet speaks of that.
+    pub(super) fn reported(&mut self, id: ConnectionId, datagram: &[u8], now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        let Ok(compound) = peer.outlet.open(datagram) else {
+            return false;
+        };
+        let mut wanted: Vec<Mid> = Vec::new();
+        let mut of_publisher = false;
+        let transmits = &mut self.transmits;
+        // What does not fit ends the reading; what was read counts.
+        let _ = rtcp::read(&compound, |told| {
+            match told {
+                Told::Missing { ssrc, sequences } => {
+                    peer.outlet.repair(now, ssrc, sequences.iter(), transmits);
+                }
+                Told::KeyframeWanted { ssrc } => {
+                    if let Some(mid) = peer.outlet.mid_of(ssrc)
+                        && !wanted.contains(&mid)
+                    {
+                        wanted.push(mid);
+                    }
+                }
+                Told::Reception(reception) => {
+                    if peer.outlet.received(now, &reception) {
+                        let loss = f32::from(reception.lost) / 256.0;
+                        let worst = peer.line.loss_down.unwrap_or(0.0).max(loss);
+                        peer.line.loss_down = Some(worst);
+                    }
+                }
+                Told::OfPublisher | Told::Goodbye { .. } => of_publisher = true,
+                Told::Arrivals(_) | Told::Estimate(_) => {}
+            }
+            ControlFlow::Continue(())
+        });
+        let is_for_engine = of_publisher && peer.is_publishing();
+        for mid in wanted {
+            self.keyframe_wanted(id, mid, now);
+        }
+        is_for_engine
+    }
+
+    fn keyframe_wanted(&mut self, id: ConnectionId, mid: Mid, now: Instant) {
+        let Some(track) = self.peers.get(&id).and_then(|peer| peer.sent_on(mid)) else {
+            return;
+        };
+        let layer = self
+            .tracks
+            .get_mut(&track)
+            .and_then(|track| track.subscription(id))
+            .and_then(|one| one.current.or(one.target));
+        if let Some(layer) = layer {
+            self.ask_keyframe(track, layer, now);
+        }
+    }
+
+    /// Tells every subscriber how its streams lie on the publishers' clocks.
+    pub(super) fn report_sent(&mut self, now: Instant) {
+        for track in self.tracks.values() {
+            let clock_rate = f64::from(track.clock_rate());
+            for one in &track.subscriptions {
+                let (Some(mid), Some(layer)) = (one.mid, one.current) else {
+                    continue;
+                };
+                let report = track.layers.get(layer).and_then(|layer| layer.report);
+                let Some((ntp, timestamp, came)) = report else {
+                    continue;
+                };
+                let Some(timestamp) = one.rewrite.timestamp(timestamp) else {
+                    continue;
+                };
+                let since = now.saturating_duration_since(came);
+                let moved = (since.as_secs_f64() * clock_rate) as u64 as u32;
+                if let Some(peer) = self.peers.get_mut(&one.connection) {
+                    peer.outlet.report(
+                        now,
+                        mid,
+                        ntp + since,
+                        timestamp.wrapping_add(moved),
+                        &mut self.transmits,
+                    );
+                }
+            }
+        }
+    }
+}
