@@ -167,6 +167,8 @@ pub(crate) struct Outlet {
     path: Option<(SocketAddr, SocketAddr, Instant)>,
     nominations: VecDeque<(TransId, SocketAddr, SocketAddr)>,
     streams: Vec<Stream>,
+    /// SSRCs that will not be used again, of which the client was not told yet.
+    ended: Vec<u32>,
     /// Of the next packet, over all streams.
     transport_sequence: u16,
     round_trip: Option<Duration>,
@@ -182,6 +184,7 @@ impl Default for Outlet {
             path: None,
             nominations: VecDeque::new(),
             streams: Vec::new(),
+            ended: Vec::new(),
             transport_sequence: rand::random(),
             round_trip: None,
             sent_bytes: 0,
@@ -227,7 +230,34 @@ impl Outlet {
     pub(crate) fn renew(&mut self, mid: Mid, ssrc: u32, rtx: u32) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.mid == mid) {
             let rtx = stream.rtx.map(|_| rtx);
+            self.ended.push(stream.ssrc);
             *stream = Stream::new(mid, ssrc, rtx);
+        }
+    }
+
+    /// Ends everything that is sent.
+    pub(crate) fn end(&mut self) {
+        let ended = self.streams.drain(..).map(|stream| stream.ssrc);
+        self.ended.extend(ended);
+    }
+
+    /// Tells the client what will not be sent any more.
+    pub(crate) fn say_goodbye(&mut self, transmits: &mut VecDeque<Transmit>) {
+        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
+            return;
+        };
+        for ssrc in self.ended.drain(..) {
+            let mut datagram = Vec::with_capacity(64);
+            rtcp::write_goodbye(&mut datagram, ssrc);
+            if !keys.sealer.seal_report(&mut datagram) {
+                return;
+            }
+            self.sent_bytes += datagram.len() as u64;
+            transmits.push_back(Transmit {
+                source: path.0,
+                destination: path.1,
+                contents: datagram,
+            });
         }
     }
 

@@ -252,9 +252,10 @@ pub(crate) fn write_report(out: &mut Vec<u8>, report: &SenderReport, cname: &str
     out.resize(out.len() + 4 - (2 + cname.len()) % 4, 0);
 }
 
-/// Writes that a stream ends. A compound begins with a report (RFC 3550 §6.1), so this comes after
-/// one.
+/// Writes that a stream ends, behind an empty report, with which a compound begins (RFC 3550 §6.1).
 pub(crate) fn write_goodbye(out: &mut Vec<u8>, ssrc: u32) {
+    header(out, 0, RECEIVER_REPORT, 2);
+    out.extend(ssrc.to_be_bytes());
     header(out, 1, GOODBYE, 2);
     out.extend(ssrc.to_be_bytes());
 }

@@ -358,6 +358,8 @@ impl Shard {
             }
             Command::Close { connection } => {
                 if let Some(peer) = self.peers.get_mut(&connection) {
+                    peer.outlet.end();
+                    peer.outlet.say_goodbye(&mut self.transmits);
                     peer.close();
                     self.drain(connection, now);
                     self.forget(connection, now);

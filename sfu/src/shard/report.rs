@@ -75,6 +75,9 @@ impl Shard {
 
     /// Tells every subscriber how its streams lie on the publishers' clocks.
     pub(super) fn report_sent(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            peer.outlet.say_goodbye(&mut self.transmits);
+        }
         for track in self.tracks.values() {
             let clock_rate = f64::from(track.clock_rate());
             for one in &track.subscriptions {
