@@ -17,8 +17,8 @@ use crate::shard::{Shard, ShardConfig, Totals};
 /// once. The kernel may give less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Datagrams read in one turn before everybody else gets theirs.
-const DATAGRAMS_PER_TURN: usize = 64;
+/// Batches of datagrams read from one socket in one turn before everybody else gets theirs.
+const BATCHES_PER_TURN: usize = 2;
 
 /// The longest datagram taken; WebRTC stays below 1,500.
 const MAX_DATAGRAM: usize = 2048;
@@ -93,6 +93,7 @@ impl ShardHandle {
 
 struct Socket {
     socket: UdpSocket,
+    sender: udp_batch::Sender,
     candidate: SocketAddr,
 }
 
@@ -177,7 +178,12 @@ fn open_sockets(config: &DriverConfig) -> io::Result<Vec<Socket>> {
             .iter()
             .find(|ip| ip.is_ipv4() == local.is_ipv4());
         let candidate = SocketAddr::new(announced.copied().unwrap_or(local.ip()), local.port());
-        sockets.push(Socket { socket, candidate });
+        let sender = udp_batch::Sender::new(&socket);
+        sockets.push(Socket {
+            socket,
+            sender,
+            candidate,
+        });
     }
     if sockets.is_empty() {
         return Err(io::Error::new(
@@ -197,14 +203,14 @@ fn is_link_local(ip: &IpAddr) -> bool {
 
 fn run(
     mut poll: Poll,
-    sockets: Vec<Socket>,
+    mut sockets: Vec<Socket>,
     mut shard: Shard,
     inbox: Receiver<Message>,
     totals: Arc<Mutex<Totals>>,
     mut sink: impl FnMut(Event),
 ) {
     let mut events = Events::with_capacity(64);
-    let mut buffer = [0; MAX_DATAGRAM];
+    let mut batch = udp_batch::Receiver::new(udp_batch::MAX_BATCH, MAX_DATAGRAM);
     let mut readable = vec![true; sockets.len()];
     let mut next_totals = Instant::now();
     loop {
@@ -228,17 +234,25 @@ fn run(
             match inbox.try_recv() {
                 Ok(Message::Command(command)) => shard.command(Instant::now(), command),
                 Ok(Message::Shutdown) | Err(mpsc::TryRecvError::Disconnected) => {
-                    flush(&mut shard, &sockets, &mut sink);
+                    flush(&mut shard, &mut sockets, &mut sink);
                     return;
                 }
                 Err(mpsc::TryRecvError::Empty) => break,
             }
         }
         for (socket, readable) in sockets.iter().zip(&mut readable) {
-            for _ in 0..DATAGRAMS_PER_TURN {
-                match socket.socket.recv_from(&mut buffer) {
-                    Ok((length, source)) => {
-                        shard.receive(Instant::now(), source, socket.candidate, &buffer[..length]);
+            for _ in 0..BATCHES_PER_TURN {
+                match batch.receive(&socket.socket) {
+                    Ok(_) => {
+                        let now = Instant::now();
+                        for datagram in batch.datagrams().filter(|one| !one.is_truncated) {
+                            shard.receive(
+                                now,
+                                datagram.source,
+                                socket.candidate,
+                                datagram.contents,
+                            );
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         *readable = false;
@@ -259,22 +273,18 @@ fn run(
                 .lock()
                 .expect("the totals are only copied under this lock") = shard.totals();
         }
-        flush(&mut shard, &sockets, &mut sink);
+        flush(&mut shard, &mut sockets, &mut sink);
     }
 }
 
-fn flush(shard: &mut Shard, sockets: &[Socket], sink: &mut impl FnMut(Event)) {
-    while let Some(transmit) = shard.poll_transmit() {
-        if let Some(socket) = sockets
-            .iter()
-            .find(|socket| socket.candidate == transmit.source)
-        {
-            // A full buffer or an unreachable client loses this datagram; NACK repairs it.
-            let _ = socket
-                .socket
-                .send_to(&transmit.contents, transmit.destination);
+fn flush(shard: &mut Shard, sockets: &mut [Socket], sink: &mut impl FnMut(Event)) {
+    shard.flush(|source, burst| {
+        let of = |socket: &&mut Socket| socket.candidate == source;
+        if let Some(socket) = sockets.iter_mut().find(of) {
+            // A full buffer or an unreachable client loses these datagrams; NACK repairs them.
+            socket.sender.send(&socket.socket, burst, |_| {});
         }
-    }
+    });
     while let Some(event) = shard.poll_event() {
         sink(event);
     }

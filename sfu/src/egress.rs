@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use str0m::ice::{StunMessage, TransId};
 use str0m::media::{Mid, Pt};
+use udp_batch::Burst;
 
 use crate::command::ConnectionId;
 use crate::header::{self, Element, Header};
@@ -58,11 +59,18 @@ const NOMINATIONS: usize = 16;
 /// path that works.
 const PATH_SILENCE: Duration = Duration::from_millis(500);
 
-/// A header without extensions, the head of its extensions, and what fills them up to whole words.
-const HEADER: usize = 12 + 4 + 3;
+/// Bytes that a packet may have beside its payload: header, header extensions (the longest is a
+/// dependency descriptor of 255), tag.
+const ROOM: usize = 512;
 
-/// The longest tag of a sealed packet.
-const TAG: usize = 16;
+/// The longest datagram that is sent: the engine's and ours are below 1,500 bytes, and a packet
+/// that came with 2,048 may go out with more beside it.
+const LONGEST: usize = 2048 + ROOM;
+
+/// Bytes and messages of what is sent at once: a few hundred packets, so that the first does not
+/// wait for the last one's sealing.
+const BURST_BYTES: usize = 256 * 1500;
+const BURST_MESSAGES: usize = 256;
 
 /// Seconds between the beginnings of NTP's time and Unix's.
 const NTP_BEFORE_UNIX: f64 = 2_208_988_800.0;
@@ -75,6 +83,13 @@ pub(crate) struct Outgoing {
     pub(crate) payload_type: Pt,
     pub(crate) unwrap_red: bool,
     pub(crate) numbers: Numbers,
+}
+
+/// A packet that waits to be sealed, with what else was forwarded in the same turn.
+struct Pending {
+    packet: Arc<Packet>,
+    to: Outgoing,
+    is_video: bool,
 }
 
 /// The ids under which a subscriber takes header extensions on an m-line.
@@ -167,6 +182,7 @@ pub(crate) struct Outlet {
     path: Option<(SocketAddr, SocketAddr, Instant)>,
     nominations: VecDeque<(TransId, SocketAddr, SocketAddr)>,
     streams: Vec<Stream>,
+    pending: Vec<Pending>,
     /// SSRCs that will not be used again, of which the client was not told yet.
     ended: Vec<u32>,
     /// Of the next packet, over all streams.
@@ -184,6 +200,7 @@ impl Default for Outlet {
             path: None,
             nominations: VecDeque::new(),
             streams: Vec::new(),
+            pending: Vec::new(),
             ended: Vec::new(),
             transport_sequence: rand::random(),
             round_trip: None,
@@ -340,30 +357,52 @@ impl Outlet {
         }
     }
 
-    /// Sends a packet.
-    pub(crate) fn send(
+    /// Puts a packet on the list of what is sent next. Returns whether it is the first there.
+    pub(crate) fn push(&mut self, packet: &Arc<Packet>, to: &Outgoing, is_video: bool) -> bool {
+        self.pending.push(Pending {
+            packet: packet.clone(),
+            to: *to,
+            is_video,
+        });
+        self.pending.len() == 1
+    }
+
+    /// Seals everything on the list into the burst of its path; a burst that is full is handed to
+    /// `send`, which empties it.
+    pub(crate) fn seal_pending(
         &mut self,
-        packet: &Arc<Packet>,
-        to: &Outgoing,
-        is_video: bool,
-        transmits: &mut VecDeque<Transmit>,
+        bursts: &mut Bursts,
+        send: &mut impl FnMut(SocketAddr, &mut Burst),
     ) {
-        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
-            return;
-        };
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.mid == to.mid) else {
-            return;
-        };
-        let payload = if to.unwrap_red {
-            match red_primary(&packet.payload) {
-                Some(primary) if !primary.is_empty() => primary,
-                _ => return,
+        let mut pending = std::mem::take(&mut self.pending);
+        if let Some((source, destination, _)) = self.path {
+            for one in &pending {
+                bursts.add(source, destination, send, |room| self.seal(one, room));
             }
+        }
+        pending.clear();
+        self.pending = pending;
+    }
+
+    /// Writes and seals a packet at the beginning of `room`; returns its length in bytes.
+    fn seal(&mut self, pending: &Pending, room: &mut [u8]) -> Option<usize> {
+        let Pending {
+            packet,
+            to,
+            is_video,
+        } = pending;
+        let keys = self.keys.as_mut()?;
+        let stream = self
+            .streams
+            .iter_mut()
+            .find(|stream| stream.mid == to.mid)?;
+        let payload = if to.unwrap_red {
+            red_primary(&packet.payload).filter(|primary| !primary.is_empty())?
         } else {
             &*packet.payload
         };
         if !stream.sealed.admit(to.numbers.sequence) {
-            return;
+            return None;
         }
         let header = Header {
             marker: packet.marker,
@@ -373,37 +412,33 @@ impl Outlet {
             ssrc: stream.ssrc,
         };
         let is_named = stream.packets < NAMED;
-        let Some((mut datagram, begin)) = open_datagram(
+        let begin = write_header(
+            room,
             &header,
             packet,
             stream,
             is_named,
             self.transport_sequence,
-            payload.len(),
-        ) else {
-            return;
-        };
-        self.transport_sequence = self.transport_sequence.wrapping_add(1);
-        datagram.extend_from_slice(payload);
+        )?;
+        let end = begin + payload.len();
+        let length = end + keys.sealer.tag_length();
+        let room = room.get_mut(..length)?;
+        room[begin..end].copy_from_slice(payload);
         if let Some(vp8) = to.numbers.vp8 {
-            vp8.write_over(&mut datagram[begin..]);
+            vp8.write_over(&mut room[begin..end]);
         }
-        datagram.resize(datagram.len() + keys.sealer.tag_length(), 0);
         let roll_over = (to.numbers.sequence >> 16) as u32;
-        keys.sealer.seal(begin, roll_over, &mut datagram);
+        keys.sealer.seal(begin, roll_over, room);
+        self.transport_sequence = self.transport_sequence.wrapping_add(1);
         stream.packets = stream.packets.wrapping_add(1);
         stream.octets = stream.octets.wrapping_add(payload.len() as u32);
         let earned = payload.len() * REPAIR_PERCENT / 100;
         stream.repair_saved = (stream.repair_saved + earned).min(REPAIR_SAVED);
-        if is_video && stream.rtx.is_some() {
+        if *is_video && stream.rtx.is_some() {
             stream.keep(packet, to.numbers, *to.payload_type);
         }
-        self.sent_bytes += datagram.len() as u64;
-        transmits.push_back(Transmit {
-            source: path.0,
-            destination: path.1,
-            contents: datagram,
-        });
+        self.sent_bytes += length as u64;
+        Some(length)
     }
 
     /// Sends again what a subscriber misses (RFC 4588).
@@ -460,17 +495,19 @@ impl Outlet {
                 timestamp: numbers.timestamp,
                 ssrc: rtx,
             };
-            let Some((mut datagram, begin)) = open_datagram(
+            let mut datagram = vec![0; ROOM + length];
+            let Some(begin) = write_header(
+                &mut datagram,
                 &header,
                 &packet,
                 stream,
                 true,
                 self.transport_sequence,
-                length,
             ) else {
                 continue;
             };
             self.transport_sequence = self.transport_sequence.wrapping_add(1);
+            datagram.truncate(begin);
             datagram.extend_from_slice(&sequence.to_be_bytes());
             datagram.extend_from_slice(&packet.payload);
             if let Some(vp8) = numbers.vp8 {
@@ -579,15 +616,16 @@ impl Outlet {
     }
 }
 
-/// A datagram with its header, and where its payload begins.
-fn open_datagram(
+/// Writes a packet's header for a subscriber; returns where its payload begins. `None`: there is no
+/// room for it.
+fn write_header(
+    room: &mut [u8],
     header: &Header,
     packet: &Packet,
     stream: &Stream,
     is_named: bool,
     transport_sequence: u16,
-    payload: usize,
-) -> Option<(Vec<u8>, usize)> {
+) -> Option<usize> {
     let ids = &stream.agreed.extensions;
     let values = &packet.extensions;
     let transport = transport_sequence.to_be_bytes();
@@ -613,21 +651,51 @@ fn open_datagram(
             used += 1;
         }
     }
-    let room = HEADER
-        + elements[..used]
-            .iter()
-            .map(|one| 2 + one.value.len())
-            .sum::<usize>();
-    let mut datagram = Vec::with_capacity(room + payload + TAG);
-    datagram.resize(room, 0);
-    let begin = header::write(
-        &mut datagram,
-        header,
-        &elements[..used],
-        stream.agreed.two_byte,
-    )?;
-    datagram.truncate(begin);
-    Some((datagram, begin))
+    header::write(room, header, &elements[..used], stream.agreed.two_byte)
+}
+
+/// What waits to be sent, by our address that it is sent from.
+pub(crate) struct Bursts {
+    bursts: Vec<(SocketAddr, Burst)>,
+}
+
+impl Bursts {
+    pub(crate) fn new(sources: &[SocketAddr]) -> Bursts {
+        let burst = |source: &SocketAddr| (*source, Burst::new(BURST_BYTES, BURST_MESSAGES));
+        Bursts {
+            bursts: sources.iter().map(burst).collect(),
+        }
+    }
+
+    /// Adds a datagram that `write` writes into the room it is given, whose length it returns.
+    pub(crate) fn add(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        send: &mut impl FnMut(SocketAddr, &mut Burst),
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
+        let Some((_, burst)) = self.bursts.iter_mut().find(|(of, _)| *of == source) else {
+            return;
+        };
+        if burst.spare().len() < LONGEST {
+            send(source, burst);
+            burst.clear();
+        }
+        if let Some(length) = write(burst.spare()) {
+            burst.commit(destination, length);
+        }
+    }
+
+    /// Sends what is left.
+    pub(crate) fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &mut Burst)) {
+        for (source, burst) in &mut self.bursts {
+            if !burst.is_empty() {
+                send(*source, burst);
+                burst.clear();
+            }
+        }
+    }
 }
 
 /// Seconds since 1900 in the upper half, their fraction in the lower.

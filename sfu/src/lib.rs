@@ -32,4 +32,5 @@ pub use command::{
     Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,
     Selection, TrackId, TrackKind,
 };
-pub use shard::{Shard, ShardConfig, Totals, Transmit};
+pub use shard::{Shard, ShardConfig, Totals};
+pub use udp_batch::Burst;

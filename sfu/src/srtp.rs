@@ -70,13 +70,13 @@ pub(crate) struct Refused;
 /// The keys of one direction for RTP or for RTCP.
 enum Cipher {
     Gcm {
-        key: LessSafeKey,
+        key: Box<LessSafeKey>,
         salt: [u8; 12],
     },
     CounterAndHmac {
-        key: EncryptingKey,
+        key: Box<EncryptingKey>,
         salt: [u8; 14],
-        authentication: hmac::Key,
+        authentication: Box<hmac::Key>,
     },
 }
 
@@ -121,19 +121,19 @@ impl Cipher {
                 let mut session_salt = [0; 14];
                 derive(&master, salt, labels[2], &mut session_salt);
                 Cipher::CounterAndHmac {
-                    key: counter_key(key),
+                    key: Box::new(counter_key(key)),
                     salt: session_salt,
-                    authentication: hmac::Key::new(
+                    authentication: Box::new(hmac::Key::new(
                         hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
                         &authentication,
-                    ),
+                    )),
                 }
             }
             Profile::AeadAes128Gcm | Profile::AeadAes256Gcm => {
                 let mut session_salt = [0; 12];
                 derive(&master, salt, labels[2], &mut session_salt);
                 Cipher::Gcm {
-                    key: gcm_key(key),
+                    key: Box::new(gcm_key(key)),
                     salt: session_salt,
                 }
             }
@@ -459,7 +459,7 @@ mod tests {
 
     fn sealer(key: &str) -> Sealer {
         let cipher = || Cipher::Gcm {
-            key: gcm_key(&bytes(key)),
+            key: Box::new(gcm_key(&bytes(key))),
             salt: bytes("517569642070726f2071756f").try_into().unwrap(),
         };
         Sealer {

@@ -281,8 +281,10 @@ impl Shard {
 
     pub(super) fn send(&mut self, packet: &Arc<Packet>, is_video: bool) {
         for to in self.receivers.drain(..) {
-            if let Some(peer) = self.peers.get_mut(&to.connection) {
-                peer.outlet.send(packet, &to, is_video, &mut self.transmits);
+            if let Some(peer) = self.peers.get_mut(&to.connection)
+                && peer.outlet.push(packet, &to, is_video)
+            {
+                self.to_seal.push(to.connection);
             }
         }
     }

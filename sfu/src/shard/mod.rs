@@ -1,7 +1,7 @@
 //! The state machine: who publishes, who subscribes, and what happens to a packet.
 //!
 //! Feed it with [`Shard::receive`], [`Shard::command`] and [`Shard::advance`]; after each, take
-//! everything from [`Shard::poll_transmit`] and [`Shard::poll_event`] and call again no later than
+//! everything by [`Shard::flush`] and [`Shard::poll_event`] and call again no later than
 //! [`Shard::deadline`].
 
 mod forward;
@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use str0m::ice::StunMessage;
 use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::{Event as RtcEvent, IceConnectionState, Input};
+use udp_batch::Burst;
 
 use crate::command::{Command, ConnectionId, Event, TrackId};
-use crate::egress::Outgoing;
+use crate::egress::{Bursts, Outgoing};
 use crate::peer::Peer;
 use crate::track::Track;
 
@@ -57,14 +58,13 @@ pub struct ShardConfig {
 }
 
 /// A datagram to be sent.
-#[derive(Clone, Debug)]
-pub struct Transmit {
+#[derive(Debug)]
+pub(crate) struct Transmit {
     /// One of [`ShardConfig::candidates`].
-    pub source: SocketAddr,
+    pub(crate) source: SocketAddr,
     /// The client.
-    pub destination: SocketAddr,
-    /// The datagram.
-    pub contents: Vec<u8>,
+    pub(crate) destination: SocketAddr,
+    pub(crate) contents: Vec<u8>,
 }
 
 /// Running totals; they only grow, but for the first three.
@@ -101,6 +101,9 @@ pub struct Shard {
     /// The deadline under which each connection stands in `deadlines`.
     due: HashMap<ConnectionId, Instant>,
     transmits: VecDeque<Transmit>,
+    /// Connections with packets that wait to be sealed.
+    to_seal: Vec<ConnectionId>,
+    bursts: Bursts,
     events: VecDeque<Event>,
     engine_events: VecDeque<(ConnectionId, RtcEvent)>,
     /// Connections written to in this turn and not drained yet.
@@ -116,6 +119,8 @@ impl Shard {
     /// A shard without connections.
     pub fn new(config: ShardConfig, now: Instant) -> Self {
         Shard {
+            bursts: Bursts::new(&config.candidates),
+            to_seal: Vec::new(),
             config,
             peers: HashMap::new(),
             tracks: HashMap::new(),
@@ -135,12 +140,32 @@ impl Shard {
         }
     }
 
-    /// The next datagram to send.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        let transmit = self.transmits.pop_front()?;
-        self.totals.datagrams_out += 1;
-        self.totals.bytes_out += transmit.contents.len() as u64;
-        Some(transmit)
+    /// Hands everything there is to send to `send`, in bursts and with the candidate that each is
+    /// sent from. What `send` leaves in a burst is lost, as on a line.
+    pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &mut Burst)) {
+        let mut counted = |source: SocketAddr, burst: &mut Burst| {
+            self.totals.datagrams_out += burst.datagrams() as u64;
+            let bytes: usize = burst.messages().iter().map(|one| one.range().len()).sum();
+            self.totals.bytes_out += bytes as u64;
+            send(source, burst);
+        };
+        for transmit in self.transmits.drain(..) {
+            let Transmit {
+                source,
+                destination,
+                contents,
+            } = transmit;
+            self.bursts.add(source, destination, &mut counted, |room| {
+                room.get_mut(..contents.len())?.copy_from_slice(&contents);
+                Some(contents.len())
+            });
+        }
+        for id in self.to_seal.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.outlet.seal_pending(&mut self.bursts, &mut counted);
+            }
+        }
+        self.bursts.flush(&mut counted);
     }
 
     /// The next thing to tell.

@@ -569,13 +569,21 @@ impl World {
     }
 
     fn take_from_shard(&mut self) {
-        while let Some(transmit) = self.shard.poll_transmit() {
+        let mut sent = Vec::new();
+        self.shard.flush(|_, burst| {
+            for message in burst.messages() {
+                let contents = &burst.arena()[message.range()];
+                let datagrams = contents.chunks(message.segment_size().max(1));
+                sent.extend(datagrams.map(|datagram| (message.destination(), datagram.to_vec())));
+            }
+        });
+        for (destination, datagram) in sent {
             if let Some(at) = self
                 .clients
                 .iter()
-                .position(|client| client.address == transmit.destination)
+                .position(|client| client.address == destination)
             {
-                self.fly(Some(at), self.server, transmit.contents);
+                self.fly(Some(at), self.server, datagram);
             }
         }
         while let Some(event) = self.shard.poll_event() {
