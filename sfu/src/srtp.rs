@@ -57,6 +57,10 @@ const RTCP_CLEAR: usize = 8;
 const RTCP_INDEX: usize = 4;
 const ENCRYPTED: u32 = 1 << 31;
 
+/// SSRCs of a client whose reports are remembered: its own streams, and those that it only reports
+/// under.
+const REPORTERS: usize = 64;
+
 /// Labels of the key derivation (RFC 3711 §4.3.2).
 mod label {
     pub(super) const RTP: [u8; 3] = [0, 1, 2];
@@ -222,7 +226,7 @@ impl Keys {
             },
             opener: ReportOpener {
                 rtcp: Cipher::new(profile, theirs.0, theirs.1, label::RTCP),
-                seen: Window::default(),
+                seen: Vec::new(),
             },
         })
     }
@@ -324,7 +328,9 @@ fn associated_data(packet: &[u8], word: [u8; 4]) -> [u8; RTCP_CLEAR + RTCP_INDEX
 /// Opens the reports of one client.
 pub(crate) struct ReportOpener {
     rtcp: Cipher,
-    seen: Window,
+    /// By the sender's SSRC, each of which has an index of its own (RFC 3711 §3.2.1); the one heard
+    /// last comes last.
+    seen: Vec<(u32, Window)>,
 }
 
 impl ReportOpener {
@@ -375,11 +381,24 @@ impl ReportOpener {
             }
         };
         packet.truncate(clear);
-        if self.seen.admit(u64::from(index)) {
+        if self.admit(u32::from_be_bytes(ssrc), index) {
             Ok(())
         } else {
             Err(Refused)
         }
+    }
+
+    fn admit(&mut self, ssrc: u32, index: u32) -> bool {
+        let mut window = match self.seen.iter().position(|(of, _)| *of == ssrc) {
+            Some(at) => self.seen.remove(at).1,
+            None => Window::default(),
+        };
+        let is_new = window.admit(u64::from(index));
+        if self.seen.len() == REPORTERS {
+            self.seen.remove(0);
+        }
+        self.seen.push((ssrc, window));
+        is_new
     }
 }
 
@@ -516,6 +535,33 @@ mod tests {
                 assert_eq!(opened, report);
                 assert_eq!(theirs.opener.open(&mut sealed), Err(Refused), "again");
             }
+        }
+    }
+
+    #[test]
+    fn each_ssrc_of_a_client_counts_its_reports_for_itself() {
+        for profile in PROFILES {
+            let mut client = Keys::new(profile, &material(profile), true).unwrap();
+            let mut node = Keys::new(profile, &material(profile), false).unwrap();
+            let mut sealed = |ssrc: u8, index: u32| {
+                let mut report = vec![0; 32];
+                report[7] = ssrc;
+                client.sealer.rtcp_index = index;
+                assert!(client.sealer.seal_report(&mut report));
+                report
+            };
+            for index in 500..800 {
+                assert_eq!(node.opener.open(&mut sealed(1, index)), Ok(()));
+            }
+            for index in 0..3 {
+                assert_eq!(node.opener.open(&mut sealed(2, index)), Ok(()));
+                assert_eq!(node.opener.open(&mut sealed(2, index)), Err(Refused));
+            }
+            assert_eq!(node.opener.open(&mut sealed(1, 600)), Err(Refused));
+            for ssrc in 3..=255 {
+                assert_eq!(node.opener.open(&mut sealed(ssrc, 0)), Ok(()));
+            }
+            assert!(node.opener.seen.len() <= REPORTERS);
         }
     }
 
