@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::door::Endpoint;
 use crate::servers::{Candidate, on_core, start};
 use crate::srtp::Profile;
 use crate::stats::Quantiles;
@@ -24,6 +25,9 @@ pub struct Bench {
     /// Measures for so many seconds instead of the scenario's
     #[arg(long)]
     seconds: Option<f64>,
+    /// The endpoint of servers that speak the LiveKit protocol
+    #[arg(long, value_enum, default_value = "rtc")]
+    door: Endpoint,
 }
 
 /// The part of a report that is compared.
@@ -31,6 +35,8 @@ pub struct Bench {
 pub(crate) struct Played {
     pub(crate) invalid: Vec<String>,
     pub(crate) failures: Vec<String>,
+    pub(crate) seconds: f64,
+    pub(crate) clients: u64,
     pub(crate) srtp_profiles: BTreeMap<String, u32>,
     pub(crate) total: PlayedTotal,
     pub(crate) process: Option<PlayedCost>,
@@ -39,6 +45,7 @@ pub(crate) struct Played {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PlayedTotal {
+    pub(crate) sent: u64,
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) lost: u64,
@@ -52,18 +59,23 @@ pub(crate) struct PlayedTotal {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PlayedCost {
-    pub(crate) cpu_us_per_packet: f64,
+    pub(crate) cpu_us_per_packet: Option<f64>,
     pub(crate) cores: f64,
     pub(crate) waiting: f64,
     pub(crate) packets_per_wake_up: f64,
+    pub(crate) packets_per_message: Option<f64>,
+    pub(crate) packets_per_call: Option<f64>,
+    pub(crate) rss_before_kb: u64,
     pub(crate) rss_kb: u64,
     pub(crate) rss_per_client_kb: f64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct PlayedGenerator {
+    pub(crate) was_starved: bool,
     pub(crate) busiest_thread: f64,
     pub(crate) longest_waiting: f64,
+    pub(crate) rss_kb: u64,
 }
 
 impl Played {
@@ -118,12 +130,16 @@ impl Bench {
             .args(["run", scenario, "--quiet"])
             .args(["--kind", candidate.kind().name()])
             .args(["--server", &address.server])
+            .args(["--door", self.door.path()])
             .args(["--key", &address.key.0, "--secret", &address.key.1])
             .args(["--pid", &server.process().to_string()])
             .arg("--out")
             .arg(folder.path());
         if let Candidate::Floor { profile, .. } = candidate {
             command.args(["--profile", profile.name()]);
+        }
+        if let Some(metrics) = server.metrics() {
+            command.args(["--metrics", metrics]);
         }
         for (group, count) in counts {
             command.args(["--count", &format!("{group}={count}")]);

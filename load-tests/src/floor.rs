@@ -5,14 +5,18 @@
 //! the keys follow from that. It protects nothing and is for measuring only.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
-use udp_batch::{Burst, MAX_BATCH, Receiver, Sender};
+use udp_batch::{Burst, MAX_BATCH, Receiver, Sender, Sent};
 
+use crate::metrics;
 use crate::srtp::{Context, FIXED_HEADER, Profile, header_length};
 
 /// Bytes of every packet's header: the fixed one and one extension of two words, which servers
@@ -250,11 +254,65 @@ fn seal(client: &mut Client, packet: &[u8], burst: &mut Burst) {
     }
 }
 
+/// What was sent, for whoever asks.
+#[derive(Debug, Default)]
+struct Counters {
+    datagrams: AtomicU64,
+    messages: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, sent: &Sent) {
+        for (total, more) in [
+            (&self.datagrams, sent.datagrams),
+            (&self.messages, sent.messages),
+            (&self.calls, sent.calls),
+        ] {
+            total.fetch_add(more as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// As servers write them.
+    fn text(&self) -> String {
+        [
+            (metrics::DATAGRAMS, &self.datagrams),
+            (metrics::MESSAGES, &self.messages),
+            (metrics::CALLS, &self.calls),
+        ]
+        .map(|(name, total)| format!("{name} {}\n", total.load(Ordering::Relaxed)))
+        .concat()
+    }
+
+    /// Answers every request with them.
+    fn serve(&self, listener: &TcpListener) {
+        for mut stream in listener.incoming().flatten() {
+            let text = self.text();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                text.len()
+            );
+            // Who asked and went away again needs no answer.
+            let _ = stream
+                .set_read_timeout(Some(Duration::from_secs(1)))
+                .and_then(|()| stream.read(&mut [0; 1024]))
+                .and_then(|_| stream.write_all(answer.as_bytes()));
+        }
+    }
+}
+
 /// Listens and forwards until the process is ended. Says `ready` and its address on standard output.
 ///
 /// # Errors
 /// When the address can't be listened on.
-pub fn serve(listen: SocketAddr, profile: Profile) -> Result<()> {
+pub fn serve(listen: SocketAddr, profile: Profile, metrics: Option<SocketAddr>) -> Result<()> {
+    let counters = Arc::new(Counters::default());
+    if let Some(address) = metrics {
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("can't listen on TCP {address}"))?;
+        let counters = counters.clone();
+        std::thread::spawn(move || counters.serve(&listener));
+    }
     let domain = socket2::Domain::for_address(listen);
     let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
@@ -274,7 +332,7 @@ pub fn serve(listen: SocketAddr, profile: Profile) -> Result<()> {
     let mut burst = Burst::new(FLUSH_DATAGRAMS * MAX_DATAGRAM, FLUSH_DATAGRAMS);
     let mut sender = Sender::new(&socket);
     let mut send = |burst: &mut Burst| {
-        sender.send(&socket, burst, |_| {});
+        counters.add(&sender.send(&socket, burst, |_| {}));
         // What a full buffer does not take is lost, as it would be for a server.
         burst.clear();
     };

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use load_tests::door::{Address, Kind};
+use load_tests::door::{Address, Endpoint, Kind};
+use load_tests::page::known;
 use load_tests::report::Report;
 use load_tests::run::{self, Options};
 use load_tests::scenario::{BUNDLED, Scenario};
 use load_tests::srtp::Profile;
-use load_tests::{curve, peers};
+use load_tests::{curve, curves, peers};
 
 /// Real WebRTC clients in numbers, and what a server makes of them
 #[derive(Parser)]
@@ -32,11 +33,16 @@ enum Command {
         /// The SRTP profile, as the server beside it negotiated it
         #[arg(long, value_enum, default_value = "aes-128-gcm")]
         profile: Profile,
+        /// The TCP address for its metrics
+        #[arg(long)]
+        metrics: Option<SocketAddr>,
     },
     /// Plays the same scenarios against several servers in turn and writes the ratios
     Peers(peers::Arguments),
     /// Plays a scenario with a growing count of one group and plots what it costs
     Curve(curve::Arguments),
+    /// Measures the curves of docs/performance.md
+    Curves(curves::Arguments),
     /// Lists the scenarios that come with the program
     Scenarios,
 }
@@ -51,9 +57,18 @@ struct RunArguments {
     /// What kind of server it is
     #[arg(long, value_enum, default_value = "terrace")]
     kind: Kind,
+    /// The LiveKit protocol's endpoint, for kinds that speak it
+    #[arg(long, value_enum, default_value = "rtc")]
+    door: Endpoint,
     /// The server's process id on this machine, to measure what it costs
     #[arg(long)]
     pid: Option<u32>,
+    /// Where it serves its metrics, to know how many packets it joins: http://host:port/metrics
+    #[arg(long)]
+    metrics: Option<String>,
+    /// What the names of rooms begin with: WORD-0, WORD-1, …; unique unless given
+    #[arg(long, value_name = "WORD")]
+    rooms: Option<String>,
     /// The folder for report.json and report.html
     #[arg(long)]
     out: Option<PathBuf>,
@@ -99,9 +114,14 @@ fn main() -> Result<()> {
         .init();
     match Arguments::parse().command {
         Command::Run(arguments) => play(&arguments),
-        Command::Floor { listen, profile } => load_tests::floor::serve(listen, profile),
+        Command::Floor {
+            listen,
+            profile,
+            metrics,
+        } => load_tests::floor::serve(listen, profile, metrics),
         Command::Peers(arguments) => peers::compare(&arguments),
         Command::Curve(arguments) => curve::draw(&arguments),
+        Command::Curves(arguments) => curves::draw(&arguments),
         Command::Scenarios => {
             for (name, text) in BUNDLED {
                 println!("{name:<12} {}", Scenario::parse(name, text)?.about);
@@ -127,8 +147,11 @@ fn play(arguments: &RunArguments) -> Result<()> {
             server: arguments.server.clone(),
             key: (arguments.key.clone(), arguments.secret.clone()),
             profile: arguments.profile,
+            endpoint: arguments.door,
         },
         process: arguments.pid,
+        metrics: arguments.metrics.clone(),
+        rooms: arguments.rooms.clone(),
         bind: arguments.bind,
         threads: arguments.threads.clamp(1, 16),
         seed: arguments.seed,
@@ -179,21 +202,24 @@ fn print(report: &Report) {
     );
     if let Some(cost) = &report.process {
         println!(
-            "server: {:.2} µs per forwarded packet, {:.2} cores, {:.1} packets per wake-up, {} kB, {:.0} kB per client; \
-             SRTP {:?}",
-            cost.cpu_us_per_packet,
+            "server: {} µs per forwarded packet, {:.3} cores, {:.1} packets per wake-up, {} per message, {} per call, \
+             {} kB, {:.0} kB per client; SRTP {:?}",
+            known(cost.cpu_us_per_packet, 2),
             cost.cores,
             cost.packets_per_wake_up,
+            known(cost.packets_per_message, 1),
+            known(cost.packets_per_call, 1),
             cost.rss_kb,
             cost.rss_per_client_kb,
             report.srtp_profiles,
         );
     }
     println!(
-        "generator: busy {:.0} %, waiting {:.1} %, late p99 {:.2} ms",
+        "generator: busy {:.1} %, waiting {:.1} %, late p99 {:.2} ms, {} kB",
         report.generator.busiest_thread * 100.0,
         report.generator.longest_waiting * 100.0,
         report.generator.lateness_ms.p99,
+        report.generator.rss_kb,
     );
     for line in &report.invalid {
         println!("not to be trusted: {line}");

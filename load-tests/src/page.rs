@@ -24,6 +24,8 @@ pub(crate) struct Series {
     name: &'static str,
     color: RGBColor,
     points: Vec<(f64, f64)>,
+    /// Whether the points stand alone, with no line between them.
+    is_marks: bool,
 }
 
 impl Report {
@@ -98,15 +100,25 @@ impl Report {
         row("time until connected", words(&total.connected_ms));
         row("keyframe requests", total.keyframe_requests.to_string());
         if let Some(cost) = &self.process {
-            row(
-                "server: processor time per forwarded packet",
-                format!("{:.2} µs", cost.cpu_us_per_packet),
-            );
+            if let Some(micros) = cost.cpu_us_per_packet {
+                row(
+                    "server: processor time per forwarded packet",
+                    format!("{micros:.2} µs"),
+                );
+            }
             row("server: cores", format!("{:.2}", cost.cores));
             row("server: waiting for a core", share(cost.waiting));
             row(
                 "server: packets per wake-up",
                 format!("{:.1}", cost.packets_per_wake_up),
+            );
+            row(
+                "server: packets per message / per call",
+                format!(
+                    "{} / {}",
+                    known(cost.packets_per_message, 1),
+                    known(cost.packets_per_call, 1)
+                ),
             );
             row(
                 "server: memory",
@@ -133,6 +145,7 @@ impl Report {
             "generator: frames sent late by",
             words(&self.generator.lateness_ms),
         );
+        row("generator: memory", format!("{} kB", self.generator.rss_kb));
         out.push_str("</table>");
     }
 
@@ -223,6 +236,15 @@ pub(crate) fn series(name: &'static str, color: RGBColor, points: Vec<(f64, f64)
         name,
         color,
         points,
+        is_marks: false,
+    }
+}
+
+/// Points that no line runs through.
+pub(crate) fn marks(name: &'static str, color: RGBColor, points: Vec<(f64, f64)>) -> Series {
+    Series {
+        is_marks: true,
+        ..series(name, color, points)
     }
 }
 
@@ -231,6 +253,11 @@ fn words(quantiles: &Quantiles) -> String {
         "p50 {:.2}, p95 {:.2}, p99 {:.2}, max {:.2} ms",
         quantiles.p50, quantiles.p95, quantiles.p99, quantiles.max
     )
+}
+
+/// A figure, or a dash where there is none.
+pub fn known(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 fn share(of: f64) -> String {
@@ -270,11 +297,23 @@ pub(crate) fn plot(out: &mut String, title: &str, x: &str, y: &str, all: &[Serie
             .map_err(|error| wrong(&error))?;
         for one in all {
             let color = one.color;
-            chart
-                .draw_series(LineSeries::new(one.points.iter().copied(), color))
-                .map_err(|error| wrong(&error))?
-                .label(one.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
+            if one.points.is_empty() {
+                continue;
+            }
+            let points = one.points.iter().copied();
+            if one.is_marks {
+                chart
+                    .draw_series(points.map(|point| Cross::new(point, 5, color.stroke_width(2))))
+                    .map_err(|error| wrong(&error))?
+                    .label(one.name)
+                    .legend(move |(x, y)| Cross::new((x + 8, y), 5, color.stroke_width(2)));
+            } else {
+                chart
+                    .draw_series(LineSeries::new(points, color).point_size(2))
+                    .map_err(|error| wrong(&error))?
+                    .label(one.name)
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color));
+            }
         }
         chart
             .configure_series_labels()

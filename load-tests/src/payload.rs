@@ -1,12 +1,19 @@
 //! RTP payloads: valid packetisation of VP8, H.264 and Opus around made-up pictures, each with a stamp at its end.
 //!
 //! A server must find keyframes, picture ids and frame borders where the formats have them; what lies between
-//! is noise. The stamp stands at the end because servers rewrite what is at the beginning.
+//! is noise, or a clip. The stamp stands at the end because servers rewrite what is at the beginning.
 
+use std::sync::Arc;
+
+use crate::clip::Clip;
 use crate::scenario::Codec;
 
 /// The first bytes of a stamp.
-const MAGIC: [u8; 4] = *b"trS1";
+const MAGIC: [u8; 4] = *b"trS2";
+
+/// Bytes of a stamp's fields, and of these with seven bits to a byte.
+const FIELDS: usize = 29;
+const SPREAD: usize = FIELDS + FIELDS.div_ceil(7);
 
 /// Width and height told in keyframes.
 const PICTURE: (u16, u16) = (1280, 720);
@@ -43,42 +50,60 @@ pub struct Stamp {
 
 impl Stamp {
     /// Bytes of a stamp.
-    pub const LENGTH: usize = 33;
+    pub const LENGTH: usize = MAGIC.len() + SPREAD;
 
     /// Writes it over the end of a payload.
     ///
     /// # Panics
     /// When the payload is shorter than [`Stamp::LENGTH`].
     pub fn write(&self, payload: &mut [u8]) {
+        let mut fields = [0; FIELDS];
+        fields[0..4].copy_from_slice(&self.source.to_be_bytes());
+        fields[4..6].copy_from_slice(&self.turn.to_be_bytes());
+        fields[6] = u8::from(self.is_key) | u8::from(self.is_video) << 1;
+        fields[7..15].copy_from_slice(&self.sequence.to_be_bytes());
+        fields[15..23].copy_from_slice(&self.sent.to_be_bytes());
+        fields[23..27].copy_from_slice(&self.frame.to_be_bytes());
+        fields[27..29].copy_from_slice(&self.packets.to_be_bytes());
         let at = payload.len() - Self::LENGTH;
-        let to = &mut payload[at..];
-        to[0..4].copy_from_slice(&MAGIC);
-        to[4..8].copy_from_slice(&self.source.to_be_bytes());
-        to[8..10].copy_from_slice(&self.turn.to_be_bytes());
-        to[10] = u8::from(self.is_key) | u8::from(self.is_video) << 1;
-        to[11..19].copy_from_slice(&self.sequence.to_be_bytes());
-        to[19..27].copy_from_slice(&self.sent.to_be_bytes());
-        to[27..31].copy_from_slice(&self.frame.to_be_bytes());
-        to[31..33].copy_from_slice(&self.packets.to_be_bytes());
+        let (magic, spread) = payload[at..].split_at_mut(MAGIC.len());
+        magic.copy_from_slice(&MAGIC);
+        // Seven bits to a byte and the eighth set: no decoder finds a start code in it.
+        for (seven, eight) in fields.chunks(7).zip(spread.chunks_mut(8)) {
+            let mut tops = 0x80;
+            for (at, byte) in seven.iter().enumerate() {
+                eight[at] = byte | 0x80;
+                tops |= byte >> 7 << at;
+            }
+            eight[seven.len()] = tops;
+        }
     }
 
     /// Reads it from the end of a payload; `None` if there is none.
     pub fn read(payload: &[u8]) -> Option<Stamp> {
         let from = payload.last_chunk::<{ Self::LENGTH }>()?;
-        if from[0..4] != MAGIC {
+        let (magic, spread) = from.split_at(MAGIC.len());
+        if magic != MAGIC {
             return None;
         }
-        let word = |at: usize| u32::from_be_bytes(from[at..at + 4].try_into().expect("4 bytes"));
-        let long = |at: usize| u64::from_be_bytes(from[at..at + 8].try_into().expect("8 bytes"));
+        let mut fields = [0; FIELDS];
+        for (seven, eight) in fields.chunks_mut(7).zip(spread.chunks(8)) {
+            let tops = eight[seven.len()];
+            for (at, byte) in seven.iter_mut().enumerate() {
+                *byte = eight[at] & 0x7f | (tops >> at & 1) << 7;
+            }
+        }
+        let word = |at: usize| u32::from_be_bytes(fields[at..at + 4].try_into().expect("4 bytes"));
+        let long = |at: usize| u64::from_be_bytes(fields[at..at + 8].try_into().expect("8 bytes"));
         Some(Stamp {
-            source: word(4),
-            turn: u16::from_be_bytes([from[8], from[9]]),
-            is_key: from[10] & 1 != 0,
-            is_video: from[10] & 2 != 0,
-            sequence: long(11),
-            sent: long(19),
-            frame: word(27),
-            packets: u16::from_be_bytes([from[31], from[32]]),
+            source: word(0),
+            turn: u16::from_be_bytes([fields[4], fields[5]]),
+            is_key: fields[6] & 1 != 0,
+            is_video: fields[6] & 2 != 0,
+            sequence: long(7),
+            sent: long(15),
+            frame: word(23),
+            packets: u16::from_be_bytes([fields[27], fields[28]]),
         })
     }
 }
@@ -89,6 +114,13 @@ pub struct Packetiser {
     codec: Codec,
     bytes: usize,
     picture: u16,
+    clip: Option<Playing>,
+}
+
+#[derive(Debug)]
+struct Playing {
+    clip: Arc<Clip>,
+    frame: usize,
 }
 
 /// Where a packet stands in its frame.
@@ -109,21 +141,42 @@ impl Packetiser {
             codec,
             bytes: (bytes as usize).max(Stamp::LENGTH + 16),
             picture: 0,
+            clip: None,
         }
     }
 
-    /// Packets of the next frame if others have `packets`.
-    pub fn frame_packets(&self, packets: u32, is_key: bool) -> u32 {
-        match (self.codec, is_key) {
+    /// Plays a clip.
+    pub fn of_clip(clip: Arc<Clip>) -> Packetiser {
+        Packetiser {
+            clip: Some(Playing { clip, frame: 0 }),
+            ..Packetiser::new(Codec::H264, 0)
+        }
+    }
+
+    /// Begins a frame; returns how many packets it has, if an ordinary one has `packets`, and
+    /// whether it is a keyframe.
+    pub fn begin(&mut self, packets: u32, wants_key: bool) -> (u32, bool) {
+        if let Some(playing) = &mut self.clip {
+            if wants_key {
+                playing.frame = 0;
+            }
+            let packets = playing.clip.packets(playing.frame).len() as u32;
+            return (packets, playing.frame == 0);
+        }
+        let packets = match (self.codec, wants_key) {
             (Codec::Opus, _) => 1,
             (_, false) => packets,
             // At least two: H.264 has its parameter sets in a packet of their own.
             (_, true) => (packets * KEYFRAME_FACTOR).max(2),
-        }
+        };
+        (packets, wants_key)
     }
 
     /// The payload at a place of the current frame, without its stamp.
     pub fn payload(&self, place: Place) -> Vec<u8> {
+        if let Some(playing) = &self.clip {
+            return playing.clip.packets(playing.frame)[place.index as usize].clone();
+        }
         let mut payload = Vec::with_capacity(self.bytes);
         match self.codec {
             Codec::Vp8 => self.vp8(&mut payload, place),
@@ -143,6 +196,9 @@ impl Packetiser {
     /// Goes on to the next frame.
     pub fn next_frame(&mut self) {
         self.picture = (self.picture + 1) & 0x7fff;
+        if let Some(playing) = &mut self.clip {
+            playing.frame = (playing.frame + 1) % playing.clip.frames();
+        }
     }
 
     fn vp8(&self, payload: &mut Vec<u8>, place: Place) {
@@ -203,8 +259,8 @@ mod tests {
     use str0m::format::Codec as Format;
 
     fn frame(codec: Codec, packets: u32, is_key: bool) -> Vec<Vec<u8>> {
-        let packetiser = Packetiser::new(codec, 1190);
-        let packets = packetiser.frame_packets(packets, is_key);
+        let mut packetiser = Packetiser::new(codec, 1190);
+        let (packets, is_key) = packetiser.begin(packets, is_key);
         (0..packets)
             .map(|index| {
                 packetiser.payload(Place {
@@ -258,6 +314,7 @@ mod tests {
             payload.resize(payload.len() + Stamp::LENGTH, 0);
             stamp.write(&mut payload);
             prop_assert_eq!(Stamp::read(&payload), Some(stamp));
+            prop_assert!(payload[payload.len() - Stamp::LENGTH..].iter().all(|byte| *byte != 0));
         }
 
         #[test]

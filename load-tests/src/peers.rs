@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, Played, PlayedCost};
 use crate::door::Kind;
+use crate::page::known;
 use crate::scenario::Scenario;
 use crate::servers::Candidate;
 use crate::srtp::Profile;
@@ -42,19 +43,45 @@ pub struct Arguments {
 
 /// A run of one server, beside the floor's of the same repetition.
 #[derive(Clone, Debug)]
-struct Row {
-    server: &'static str,
+pub(crate) struct Row {
+    pub(crate) server: &'static str,
     scenario: String,
     repetition: u32,
     profile: String,
-    played: Played,
-    cost: PlayedCost,
+    pub(crate) played: Played,
+    pub(crate) cost: PlayedCost,
     /// Multiples of the floor: processor time, and latency at its 50th and 99th percentile.
-    ratio: Option<[f64; 3]>,
+    pub(crate) ratio: Option<[f64; 3]>,
 }
 
 impl Row {
-    fn json(&self) -> Value {
+    pub(crate) fn new(
+        kind: Kind,
+        scenario: &Scenario,
+        repetition: u32,
+        profile: Profile,
+        played: Played,
+    ) -> Result<Row> {
+        Ok(Row {
+            server: kind.name(),
+            scenario: scenario.name.clone(),
+            repetition,
+            profile: profile.name().to_owned(),
+            cost: played
+                .process
+                .clone()
+                .context("the run says nothing of the server's process")?,
+            played,
+            ratio: None,
+        })
+    }
+
+    /// Becomes a multiple of the floor.
+    pub(crate) fn compare(&mut self, floor: Option<&Row>) {
+        self.ratio = floor.and_then(|floor| ratio(self, floor));
+    }
+
+    pub(crate) fn json(&self) -> Value {
         let total = &self.played.total;
         json!({
             "server": self.server,
@@ -74,6 +101,8 @@ impl Row {
             "cores": self.cost.cores,
             "server_waiting": self.cost.waiting,
             "packets_per_wake_up": self.cost.packets_per_wake_up,
+            "packets_per_message": self.cost.packets_per_message,
+            "packets_per_call": self.cost.packets_per_call,
             "srtp_profile": self.profile,
             "generator_busiest_thread": self.played.generator.busiest_thread,
             "generator_longest_waiting": self.played.generator.longest_waiting,
@@ -136,9 +165,15 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
                     let program = std::env::current_exe().context("this program's own file")?;
                     let candidate = Candidate::Floor { program, profile };
                     let played = arguments.bench.play(&scenario.name, &[], &candidate)?;
-                    floor.insert(row(Kind::Floor, scenario, repetition, profile, played)?);
+                    floor.insert(Row::new(
+                        Kind::Floor,
+                        scenario,
+                        repetition,
+                        profile,
+                        played,
+                    )?);
                 }
-                of_this.push(row(
+                of_this.push(Row::new(
                     candidate.kind(),
                     scenario,
                     repetition,
@@ -148,7 +183,7 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
             }
             for row in &mut of_this {
                 let floor = floors.values().find(|floor| floor.profile == row.profile);
-                row.ratio = floor.and_then(|floor| ratio(row, floor));
+                row.compare(floor);
             }
             for floor in floors.into_values() {
                 of_this.push(Row {
@@ -159,9 +194,9 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
             for row in of_this {
                 writeln!(lines, "{}", row.json())?;
                 println!(
-                    "  {:<8} {:>6.2} µs a packet, {:>5.2} × floor, {} lost, p50 {:.2} ms, p99 {:.2} ms{}",
+                    "  {:<8} {:>6} µs a packet, {:>5.2} × floor, {} lost, p50 {:.2} ms, p99 {:.2} ms{}",
                     row.server,
-                    row.cost.cpu_us_per_packet,
+                    known(row.cost.cpu_us_per_packet, 2),
                     row.ratio.map_or(f64::NAN, |ratio| ratio[0]),
                     row.played.total.lost,
                     row.played.total.latency_ms.p50,
@@ -185,27 +220,6 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn row(
-    kind: Kind,
-    scenario: &Scenario,
-    repetition: u32,
-    profile: Profile,
-    played: Played,
-) -> Result<Row> {
-    Ok(Row {
-        server: kind.name(),
-        scenario: scenario.name.clone(),
-        repetition,
-        profile: profile.name().to_owned(),
-        cost: played
-            .process
-            .clone()
-            .context("the run says nothing of the server's process")?,
-        played,
-        ratio: None,
-    })
-}
-
 /// Nothing if one of the two is not to be trusted.
 fn ratio(row: &Row, floor: &Row) -> Option<[f64; 3]> {
     if !row.played.invalid.is_empty() || !floor.played.invalid.is_empty() {
@@ -213,7 +227,7 @@ fn ratio(row: &Row, floor: &Row) -> Option<[f64; 3]> {
     }
     let latency = |row: &Row| row.played.total.latency_ms;
     Some([
-        row.cost.cpu_us_per_packet / floor.cost.cpu_us_per_packet,
+        row.cost.cpu_us_per_packet? / floor.cost.cpu_us_per_packet?,
         latency(row).p50 / latency(floor).p50,
         latency(row).p99 / latency(floor).p99,
     ])
@@ -240,15 +254,18 @@ fn table(scenarios: &[Scenario], rows: &[Row], repetitions: u32) -> String {
         "Medians of {repetitions} interleaved repetitions (least–most). *Floor* is a program that only decrypts,\n\
          encrypts with a new header and sends in batches; each server is compared with the floor at the same SRTP\n\
          profile in the same repetition. Server and generator have one core each. Latency runs from just before a\n\
-         packet is sent to the kernel's receive stamp at the subscriber. Runs in which the generator was starved are\n\
-         not counted.\n"
+         packet is sent to the kernel's receive stamp at the subscriber. *Per message / per call* are the packets that\n\
+         a server hands to the kernel joined in one message, and in one call; only Terrace and the floor count them.\n\
+         mediasoup is left out: it is a library without signalling of its own. Runs in which the generator was\n\
+         starved are not counted.\n"
     );
     for scenario in scenarios {
         let _ = write!(
             out,
             "\n**{}**: {}.\n\n\
              | Server | SRTP | CPU µs per forwarded packet | × floor | lost | latency p50 × floor | p99 × floor | \
-             packets per wake-up | kB per client | runs |\n|---|---|---|---|---|---|---|---|---|---|\n",
+             packets per wake-up | per message / per call | kB per client | runs |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|\n",
             scenario.name, scenario.about
         );
         let mut groups: BTreeMap<(usize, &str, &str), Vec<&Row>> = BTreeMap::new();
@@ -272,12 +289,14 @@ fn table(scenarios: &[Scenario], rows: &[Row], repetitions: u32) -> String {
             let expected: u64 = valid().map(|row| row.played.total.expected).sum();
             let _ = writeln!(
                 out,
-                "| {server} | {profile} | {} | {} | {lost} of {expected} | {} | {} | {} | {} | {} of {} |",
-                spread(valid().map(|row| row.cost.cpu_us_per_packet), 2),
+                "| {server} | {profile} | {} | {} | {lost} of {expected} | {} | {} | {} | {} / {} | {} | {} of {} |",
+                spread(valid().filter_map(|row| row.cost.cpu_us_per_packet), 2),
                 ratio(0),
                 ratio(1),
                 ratio(2),
                 spread(valid().map(|row| row.cost.packets_per_wake_up), 1),
+                spread(valid().filter_map(|row| row.cost.packets_per_message), 1),
+                spread(valid().filter_map(|row| row.cost.packets_per_call), 1),
                 spread(valid().map(|row| row.cost.rss_per_client_kb), 0),
                 valid().count(),
                 rows.len(),
@@ -288,12 +307,12 @@ fn table(scenarios: &[Scenario], rows: &[Row], repetitions: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::bench::{PlayedGenerator, PlayedKind, PlayedTotal};
     use crate::stats::Quantiles;
 
-    fn example(server: &'static str, cpu: f64, invalid: bool) -> Row {
+    pub(crate) fn example(server: &'static str, cpu: f64, invalid: bool) -> Row {
         let quantiles = Quantiles {
             p50: cpu / 10.0,
             p95: 1.0,
@@ -301,10 +320,13 @@ mod tests {
             max: 2.0,
         };
         let cost = PlayedCost {
-            cpu_us_per_packet: cpu,
+            cpu_us_per_packet: Some(cpu),
             cores: 0.5,
             waiting: 0.0,
             packets_per_wake_up: 4.0,
+            packets_per_message: Some(3.0),
+            packets_per_call: None,
+            rss_before_kb: 100,
             rss_kb: 1000,
             rss_per_client_kb: 64.0,
         };
@@ -316,11 +338,14 @@ mod tests {
             played: Played {
                 invalid: invalid.then(|| "starved".to_owned()).into_iter().collect(),
                 failures: Vec::new(),
+                seconds: 1.0,
+                clients: 51,
                 srtp_profiles: BTreeMap::from([
                     ("aes-128-gcm".into(), 2),
                     ("aes-256-gcm".into(), 5),
                 ]),
                 total: PlayedTotal {
+                    sent: 10,
                     expected: 100,
                     received: 99,
                     lost: 1,
@@ -333,8 +358,10 @@ mod tests {
                 },
                 process: Some(cost.clone()),
                 generator: PlayedGenerator {
+                    was_starved: invalid,
                     busiest_thread: 0.4,
                     longest_waiting: 0.0,
+                    rss_kb: 1000,
                 },
             },
             cost,
@@ -390,6 +417,7 @@ mod tests {
         assert!(table.contains(
             "| terrace | aes-128-gcm | 6.00 (6.00–6.00) | 1.50 (1.50–1.50) | 1 of 100 |"
         ));
+        assert!(table.contains("| 4.0 (4.0–4.0) | 3.0 (3.0–3.0) / – | 64 (64–64) |"));
         assert!(table.contains("1 of 2 |"));
         let floor = table.find("| floor").unwrap();
         assert!(floor < table.find("| terrace").unwrap());

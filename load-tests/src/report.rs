@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::door::Kind;
 use crate::media::{Outcome, TIMELINE_STEP};
+use crate::metrics::SentCounts;
 use crate::process::Usage;
 use crate::scenario::{Codec, Scenario};
 use crate::source::SourceId;
@@ -109,14 +110,19 @@ impl OneKind {
 /// What the server's process cost within the window.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ServerCost {
-    /// Processor time of all threads per packet that reached a subscriber, in microseconds.
-    pub cpu_us_per_packet: f64,
+    /// Processor time of all threads per packet that reached a subscriber, in microseconds; absent
+    /// if nobody sends.
+    pub cpu_us_per_packet: Option<f64>,
     /// Processor time per second, in cores.
     pub cores: f64,
     /// Time in which its threads could run but had no processor, per second.
     pub waiting: f64,
     /// Packets in and out per time that a thread slept and was woken.
     pub packets_per_wake_up: f64,
+    /// Datagrams in one message to the kernel (joined by segmentation), if the server counts them.
+    pub packets_per_message: Option<f64>,
+    /// Datagrams in one call that sends, if the server counts them.
+    pub packets_per_call: Option<f64>,
     /// Resident memory before the first client, in kB.
     pub rss_before_kb: u64,
     /// Resident memory at the end, in kB.
@@ -128,6 +134,8 @@ pub struct ServerCost {
 /// Whether the generator kept up within the window.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct GeneratorCost {
+    /// Whether it had no more to give: the load was not the scenario's any more.
+    pub was_starved: bool,
     /// Processor time of the busiest thread of clients per second, in cores.
     pub busiest_thread: f64,
     /// Time in which the thread that waited longest could run but had no processor, per second.
@@ -136,6 +144,8 @@ pub struct GeneratorCost {
     pub lateness_ms: Quantiles,
     /// Datagrams that a full socket did not take.
     pub unsent: u64,
+    /// Resident memory of this program at the end, in kB.
+    pub rss_kb: u64,
 }
 
 /// One stay of a client that receives.
@@ -190,6 +200,10 @@ pub struct Run<'a> {
     pub clients: HashMap<String, Belonging>,
     /// The server's memory before, and what it used within the window.
     pub server_usage: Option<(u64, Usage)>,
+    /// What the server says that it sent within the window.
+    pub server_sent: Option<SentCounts>,
+    /// This program's memory at the end, in bytes.
+    pub own_memory: u64,
     /// Failures of joins, in words.
     pub failures: Vec<String>,
 }
@@ -302,10 +316,12 @@ impl Report {
         total.first_keyframe_ms = Quantiles::of(&mut pictures);
         total.turn_keyframe_ms = (!turns.is_empty()).then(|| Quantiles::of(&mut turns));
         let seconds = window.seconds();
-        let generator = generator(&outcome, seconds);
-        let process = run
-            .server_usage
-            .map(|(before, usage)| server(before, &usage, &total, run.scenario, seconds));
+        let generator = generator(&outcome, run.own_memory, seconds);
+        let process = run.server_usage.map(|(before, usage)| ServerCost {
+            packets_per_message: run.server_sent.and_then(|sent| sent.per_message()),
+            packets_per_call: run.server_sent.and_then(|sent| sent.per_call()),
+            ..server(before, &usage, &total, run.scenario, seconds)
+        });
         let mut invalid = doubts(&generator, outcome.threads.is_empty());
         if never_connected > 0 {
             invalid.push(format!("{never_connected} clients were never connected"));
@@ -319,7 +335,7 @@ impl Report {
         if has_pictures && blind > 0 && is_asking {
             invalid.push(format!("{blind} subscribers never saw a keyframe"));
         }
-        if total.count.received == 0 {
+        if total.sent > 0 && total.count.received == 0 {
             invalid.push("nothing arrived".into());
         }
         let timeline = outcome.timeline.iter().map(|(step, histogram)| Step {
@@ -369,7 +385,7 @@ fn owed(receiver: &Receiver, source: SourceId, sent: crate::stats::Sent, window:
     }
 }
 
-fn generator(outcome: &Outcome, seconds: f64) -> GeneratorCost {
+fn generator(outcome: &Outcome, own_memory: u64, seconds: f64) -> GeneratorCost {
     let share = |of: fn(&Usage) -> u64| {
         outcome
             .threads
@@ -377,12 +393,16 @@ fn generator(outcome: &Outcome, seconds: f64) -> GeneratorCost {
             .map(|usage| of(usage) as f64 / 1e9 / seconds)
             .fold(0.0, f64::max)
     };
-    GeneratorCost {
+    let mut cost = GeneratorCost {
+        was_starved: false,
         busiest_thread: share(|usage| usage.cpu),
         longest_waiting: share(|usage| usage.waited),
         lateness_ms: Quantiles::of_latencies(&outcome.lateness),
         unsent: outcome.unsent,
-    }
+        rss_kb: own_memory / 1024,
+    };
+    cost.was_starved = !doubts(&cost, outcome.threads.is_empty()).is_empty();
+    cost
 }
 
 fn server(
@@ -392,12 +412,14 @@ fn server(
     scenario: &Scenario,
     seconds: f64,
 ) -> ServerCost {
-    let out = total.count.received.max(1) as f64;
+    let out = total.count.received as f64;
     ServerCost {
-        cpu_us_per_packet: usage.cpu as f64 / 1000.0 / out,
+        cpu_us_per_packet: (out > 0.0).then(|| usage.cpu as f64 / 1000.0 / out),
         cores: usage.cpu as f64 / 1e9 / seconds,
         waiting: usage.waited as f64 / 1e9 / seconds,
         packets_per_wake_up: (total.sent as f64 + out) / usage.wake_ups.max(1) as f64,
+        packets_per_message: None,
+        packets_per_call: None,
         rss_before_kb: before / 1024,
         rss_kb: usage.resident / 1024,
         rss_per_client_kb: usage.resident.saturating_sub(before) as f64
@@ -460,6 +482,7 @@ mod tests {
                     id: 0,
                     codec: Codec::Opus,
                     beat: Beat::audio(),
+                    is_clip: false,
                 },
                 sent: Sent { from: 10, to: 60 },
                 turns: HashMap::from([(0, 500_000_000)]),
@@ -498,6 +521,8 @@ mod tests {
                     ..Usage::default()
                 },
             )),
+            server_sent: None,
+            own_memory: 0,
             failures: Vec::new(),
         };
         Report::new(run, outcome(receivers))
@@ -526,7 +551,7 @@ mod tests {
         assert_eq!(report.total.lost, 51);
         assert_eq!(report.subscribers[1].lost, 50);
         let process = report.process.unwrap();
-        assert_eq!(process.cpu_us_per_packet, 10.0);
+        assert_eq!(process.cpu_us_per_packet, Some(10.0));
         assert_eq!(process.packets_per_wake_up, 3.0);
         assert!((report.total.latency_ms.p50 - 0.3).abs() < 0.01);
         assert!(report.invalid.is_empty(), "{:?}", report.invalid);

@@ -12,8 +12,10 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::clip::Clip;
 use crate::door::{Address, Door, JOIN_WITHIN, Kind, Senders, Visit, door};
 use crate::media::{Media, MediaConfig};
+use crate::metrics::SentCounts;
 use crate::process::Usage;
 use crate::report::{Belonging, Report, Run};
 use crate::scenario::{Arrival, Codec, Group, Scenario};
@@ -47,6 +49,10 @@ pub struct Options {
     pub address: Address,
     /// Its process, if its cost is to be measured; on this machine.
     pub process: Option<u32>,
+    /// Where it serves its metrics, if the sizes of its messages are to be known.
+    pub metrics: Option<String>,
+    /// What the names of rooms begin with; unique if absent.
+    pub rooms: Option<String>,
     /// Local address of the clients; found by the way to the server if absent.
     pub bind: Option<IpAddr>,
     /// Threads of clients.
@@ -90,11 +96,13 @@ fn people(scenario: &Scenario) -> Vec<Person> {
                     id: client * 2 + 1,
                     codec: video.codec,
                     beat: Beat::video(video),
+                    is_clip: video.clip,
                 });
                 let audio = group.audio.then(|| SourcePlan {
                     id: client * 2,
                     codec: Codec::Opus,
                     beat: Beat::audio(),
+                    is_clip: false,
                 });
                 let order = f64::from(room * group.count + number);
                 let all = f64::from(scenario.rooms * group.count);
@@ -130,9 +138,15 @@ pub async fn play(options: &Options) -> Result<Report> {
         Some(address) => address,
         None => local_address(&options.address.server)?,
     };
+    let clip = scenario
+        .clip_kbps()
+        .map(Clip::encode)
+        .transpose()?
+        .map(Arc::new);
     let media = Arc::new(Media::start(&MediaConfig {
         address,
         codecs,
+        clip,
         threads: options.threads,
         seed: options.seed,
     })?);
@@ -154,7 +168,10 @@ pub async fn play(options: &Options) -> Result<Report> {
     let mut stage = Stage {
         media: media.clone(),
         door: door(options.kind, &options.address)?,
-        run: format!("load-{:x}", wall_clock() / 1_000_000),
+        run: match &options.rooms {
+            Some(word) => word.clone(),
+            None => format!("load-{:x}", wall_clock() / 1_000_000),
+        },
         leave: leaving,
         rooms,
         speaking: turns.receivers(),
@@ -186,6 +203,7 @@ pub async fn play(options: &Options) -> Result<Report> {
             measure(options, &mut stage, &late, &mut visits, &mut turns).await
         }
     };
+    let own_memory = Usage::of(std::process::id()).map_or(0, |usage| usage.resident);
     // The visits hold the clients; they must be gone before their counts can be taken.
     let _ = leave.send(true);
     let end = tokio::time::sleep(LEAVE_WITHIN);
@@ -213,7 +231,7 @@ pub async fn play(options: &Options) -> Result<Report> {
     drop(turns);
     let media = Arc::into_inner(media).context("somebody still holds the clients")?;
     let outcome = media.finish().await?;
-    let (window, usage) = window.map_err(|error| match outcome.failures.first() {
+    let (window, usage, sent) = window.map_err(|error| match outcome.failures.first() {
         Some(failure) => anyhow!("{error:#} (first failure of a connection: {failure})"),
         None => error,
     })?;
@@ -231,6 +249,8 @@ pub async fn play(options: &Options) -> Result<Report> {
         window,
         clients: clients.collect(),
         server_usage: usage.map(|usage| (memory_before, usage)),
+        server_sent: sent,
+        own_memory,
         failures,
     };
     Ok(Report::new(run, outcome))
@@ -334,7 +354,7 @@ async fn measure(
     late: &[&Person],
     visits: &mut Visits,
     turns: &mut Turns,
-) -> Result<(Window, Option<Usage>)> {
+) -> Result<(Window, Option<Usage>, Option<SentCounts>)> {
     let ahead = WINDOW_AHEAD.as_nanos() as u64;
     let length = (options.scenario.seconds * 1e9) as u64;
     let from = wall_clock() + ahead;
@@ -347,6 +367,7 @@ async fn measure(
     let begin = Instant::now();
     let usage = || options.process.map(Usage::of).transpose();
     let before = usage()?;
+    let sent_before = sent_counts(options).await;
     for person in late {
         // Whether they come in shows in the counts.
         drop(stage.send_in(visits, person));
@@ -360,11 +381,22 @@ async fn measure(
     }
     tokio::time::sleep_until(end.into()).await;
     let after = usage()?;
+    let sent_after = sent_counts(options).await;
     tokio::time::sleep(STRAGGLERS).await;
     let used = after
         .zip(before)
         .map(|(after, before)| after.since(&before));
-    Ok((window, used))
+    let sent = sent_after.zip(sent_before);
+    Ok((
+        window,
+        used,
+        sent.map(|(after, before)| after.since(&before)),
+    ))
+}
+
+async fn sent_counts(options: &Options) -> Option<SentCounts> {
+    // A server without them is measured all the same.
+    SentCounts::read(options.metrics.as_deref()?).await.ok()
 }
 
 /// Whose turn it is in a roll call, in all rooms alike.

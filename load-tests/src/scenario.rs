@@ -12,17 +12,20 @@ const CLIENT_BOUND: u64 = 20_000;
 const SECONDS_BOUND: f64 = 3600.0;
 
 /// The scenarios that come with the program, by name.
-pub const BUNDLED: [(&str, &str); 12] = [
+pub const BUNDLED: [(&str, &str); 15] = [
     ("f50", include_str!("../scenarios/f50.toml")),
     ("f200", include_str!("../scenarios/f200.toml")),
     ("picture", include_str!("../scenarios/picture.toml")),
     ("m10", include_str!("../scenarios/m10.toml")),
+    ("meeting", include_str!("../scenarios/meeting.toml")),
+    ("senders", include_str!("../scenarios/senders.toml")),
     ("mediations", include_str!("../scenarios/mediations.toml")),
     ("roll-call", include_str!("../scenarios/roll-call.toml")),
     ("join-storm", include_str!("../scenarios/join-storm.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
     ("lossy", include_str!("../scenarios/lossy.toml")),
     ("h264-hd", include_str!("../scenarios/h264-hd.toml")),
+    ("hd-clip", include_str!("../scenarios/hd-clip.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
@@ -107,6 +110,9 @@ pub struct Video {
     /// Packets of a frame, which are sent at once; what makes about 30 frames a second if absent.
     #[serde(default)]
     pub frame_packets: Option<u32>,
+    /// A real picture that can be decoded, 1080p in H.264, instead of noise.
+    #[serde(default)]
+    pub clip: bool,
 }
 
 /// A codec whose packets can be made.
@@ -169,15 +175,17 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Changes how many there are of a group in each room.
+    /// Changes how many there are of a group in each room. More of them come at the same pace.
     ///
     /// # Errors
     /// When there is no such group, or the scenario can't be played any more.
     pub fn set_count(&mut self, group: &str, count: u32) -> Result<()> {
         let found = self.groups.iter_mut().find(|it| it.name == group);
-        found
-            .with_context(|| format!("scenario {} has no group {group}", self.name))?
-            .count = count;
+        let found =
+            found.with_context(|| format!("scenario {} has no group {group}", self.name))?;
+        let more = f64::from(count) / f64::from(found.count.max(1));
+        found.arrive_seconds *= more.max(1.0);
+        found.count = count;
         self.check()
     }
 
@@ -185,6 +193,12 @@ impl Scenario {
     pub fn clients(&self) -> u64 {
         let in_room: u64 = self.groups.iter().map(|group| u64::from(group.count)).sum();
         in_room * u64::from(self.rooms)
+    }
+
+    /// The rate of the clip that somebody sends, if anybody does.
+    pub fn clip_kbps(&self) -> Option<u32> {
+        let mut videos = self.groups.iter().filter_map(|group| group.video.as_ref());
+        videos.find(|video| video.clip).map(|video| video.kbps)
     }
 
     fn check(&self) -> Result<()> {
@@ -230,17 +244,19 @@ impl Scenario {
                 if video.codec == Codec::Opus {
                     bail!("group {name}: Opus is no video codec; say `audio = true`");
                 }
+                if video.clip && video.codec != Codec::H264 {
+                    bail!("group {name}: a clip needs `codec = \"h264\"`");
+                }
+                if video.clip && video.frame_packets.is_some() {
+                    bail!("group {name}: a clip's frames have the packets they need");
+                }
+                if video.clip && self.clip_kbps() != Some(video.kbps) {
+                    bail!("group {name}: all clips of a scenario have the same `kbps`");
+                }
                 if video.frame_packets.is_some_and(|n| !(1..=64).contains(&n)) {
                     bail!("group {name}: `frame_packets` must lie between 1 and 64");
                 }
             }
-        }
-        if !self
-            .groups
-            .iter()
-            .any(|group| group.audio || group.video.is_some())
-        {
-            bail!("nobody sends: give a group `audio = true` or a `video`");
         }
         Ok(())
     }
@@ -262,7 +278,6 @@ mod tests {
     fn what_can_not_be_played_is_refused_with_a_reason() {
         let base = "about = 'x'\nseconds = 1\n";
         for (text, reason) in [
-            ("[[group]]\nname = 'a'\ncount = 1\n", "nobody sends"),
             (
                 "[[group]]\nname = 'a'\ncount = 1\naudio = true\nloss = 1.5\n",
                 "loss",
@@ -270,6 +285,10 @@ mod tests {
             (
                 "[[group]]\nname = 'a'\ncount = 1\nvideo = { kbps = 3 }\n",
                 "kbps",
+            ),
+            (
+                "[[group]]\nname = 'a'\ncount = 1\nvideo = { kbps = 4000, clip = true }\n",
+                "h264",
             ),
             (
                 "[[group]]\nname = 'a'\ncount = 1\naudio = true\nlos = 0.5\n",
@@ -290,6 +309,9 @@ mod tests {
         let mut scenario = Scenario::load("f50").unwrap();
         scenario.set_count("viewer", 7).unwrap();
         assert_eq!(scenario.clients(), 8);
+        assert_eq!(scenario.groups[1].arrive_seconds, 1.0);
+        scenario.set_count("viewer", 70).unwrap();
+        assert_eq!(scenario.groups[1].arrive_seconds, 10.0);
         assert!(scenario.set_count("nobody", 7).is_err());
         assert!(scenario.set_count("viewer", 1_000_000).is_err());
     }

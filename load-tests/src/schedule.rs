@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clip;
 use crate::scenario::Video;
 
 /// Bytes of RTP payload in a full packet of video: what browsers fill.
@@ -34,6 +35,16 @@ impl Beat {
     pub fn video(video: &Video) -> Beat {
         let bytes_per_second = f64::from(video.kbps) * 1000.0 / 8.0;
         let packets_per_second = bytes_per_second / f64::from(VIDEO_PACKET_BYTES);
+        if video.clip {
+            // Its frames have the packets they need, these on average.
+            let frames = clip::FRAMES_PER_SECOND;
+            return Beat {
+                period: Duration::from_secs(1) / frames,
+                packets: (packets_per_second / f64::from(frames)).round().max(1.0) as u32,
+                bytes: VIDEO_PACKET_BYTES,
+                ticks: 90_000.0 / f64::from(frames),
+            };
+        }
         let packets = video
             .frame_packets
             .unwrap_or_else(|| (packets_per_second / FRAMES_PER_SECOND).round().max(1.0) as u32);
@@ -89,6 +100,7 @@ mod tests {
             codec: Codec::Vp8,
             kbps,
             frame_packets,
+            clip: false,
         })
     }
 

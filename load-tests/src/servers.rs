@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::door::{Address, Kind};
+use crate::door::{Address, Endpoint, Kind};
 use crate::srtp::Profile;
 
 /// How long a server may take to answer.
@@ -64,6 +64,7 @@ impl Candidate {
 pub struct Server {
     child: Child,
     address: String,
+    metrics: Option<String>,
     /// Settings, data and log; removed at the end.
     folder: tempfile::TempDir,
 }
@@ -75,11 +76,17 @@ impl Server {
             server: self.address.clone(),
             key: (KEY.into(), SECRET.into()),
             profile: Profile::Aes128Gcm,
+            endpoint: Endpoint::default(),
         }
     }
 
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where it serves its metrics, if it counts what it joins.
+    pub fn metrics(&self) -> Option<&str> {
+        self.metrics.as_deref()
     }
 
     /// Its process id.
@@ -132,7 +139,7 @@ fn free_port() -> Result<u16> {
 /// When it does not start; the message has the end of its log.
 pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
     let folder = tempfile::tempdir()?;
-    let (port, media) = (free_port()?, free_port()?);
+    let (port, media, metrics) = (free_port()?, free_port()?, free_port()?);
     let write = |name: &str, text: String| -> Result<PathBuf> {
         let file = folder.path().join(name);
         std::fs::write(&file, text)?;
@@ -148,10 +155,7 @@ pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
                 .args(["serve", "--dev"])
                 .env("TERRACE_HTTP__LISTEN", format!("127.0.0.1:{port}"))
                 .env("TERRACE_MEDIA__LISTEN", format!("0.0.0.0:{media}"))
-                .env(
-                    "TERRACE_METRICS__LISTEN",
-                    format!("127.0.0.1:{}", free_port()?),
-                )
+                .env("TERRACE_METRICS__LISTEN", format!("127.0.0.1:{metrics}"))
                 .env("TERRACE_DATA_DIR", folder.path().join("data"))
                 .env(format!("TERRACE_KEYS__{}", KEY.to_uppercase()), SECRET)
                 .env("TERRACE_LIMITS__CONNECTIONS_PER_ADDRESS", "0")
@@ -193,7 +197,8 @@ pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
             let mut command = on_core(core, program);
             command
                 .args(["floor", "--listen", &format!("0.0.0.0:{port}")])
-                .args(["--profile", profile.name()]);
+                .args(["--profile", profile.name()])
+                .args(["--metrics", &format!("127.0.0.1:{metrics}")]);
             command
         }
     };
@@ -209,6 +214,8 @@ pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
     let mut server = Server {
         child,
         address,
+        metrics: matches!(candidate, Candidate::Terrace(_) | Candidate::Floor { .. })
+            .then(|| format!("http://127.0.0.1:{metrics}/metrics")),
         folder,
     };
     let is_ready = |server: &Server| match candidate {

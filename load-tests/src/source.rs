@@ -1,8 +1,10 @@
 //! A camera or microphone: makes packets on its beat and remembers what it sent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::clip::Clip;
 use crate::payload::{Packetiser, Place, Stamp};
 use crate::scenario::Codec;
 use crate::schedule::Beat;
@@ -23,6 +25,8 @@ pub struct SourcePlan {
     pub codec: Codec,
     /// How often and how much.
     pub beat: Beat,
+    /// Whether it sends the clip.
+    pub is_clip: bool,
 }
 
 /// Nanoseconds since 1970.
@@ -70,10 +74,13 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(plan: SourcePlan, is_on: bool) -> Source {
+    pub(crate) fn new(plan: SourcePlan, clip: Option<Arc<Clip>>, is_on: bool) -> Source {
         Source {
             plan,
-            packetiser: Packetiser::new(plan.codec, plan.beat.bytes),
+            packetiser: match clip {
+                Some(clip) => Packetiser::of_clip(clip),
+                None => Packetiser::new(plan.codec, plan.beat.bytes),
+            },
             is_on,
             turn: 0,
             sequence: 0,
@@ -105,10 +112,8 @@ impl Source {
 
     /// Makes the next frame; `send` gets each packet as soon as it is stamped.
     pub(crate) fn frame(&mut self, window: Window, mut send: impl FnMut(Packet)) {
-        let is_key = std::mem::take(&mut self.wants_key);
-        let packets = self
-            .packetiser
-            .frame_packets(self.plan.beat.packets, is_key);
+        let wants_key = std::mem::take(&mut self.wants_key);
+        let (packets, is_key) = self.packetiser.begin(self.plan.beat.packets, wants_key);
         for index in 0..packets {
             let mut payload = self.packetiser.payload(Place {
                 index,
@@ -158,13 +163,16 @@ mod tests {
             codec: Codec::Vp8,
             kbps: 2000,
             frame_packets: Some(3),
+            clip: false,
         });
         Source::new(
             SourcePlan {
                 id: 4,
                 codec: Codec::Vp8,
                 beat,
+                is_clip: false,
             },
+            None,
             true,
         )
     }

@@ -11,7 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
-use load_tests::door::{Address, Kind};
+use load_tests::door::{Address, Endpoint, Kind};
 use load_tests::run::{Options, play};
 use load_tests::scenario::Scenario;
 use load_tests::srtp::Profile;
@@ -208,8 +208,11 @@ fn options(server: String) -> Options {
             server,
             key: ("devkey".into(), "secret".into()),
             profile: Profile::Aes128Gcm,
+            endpoint: Endpoint::default(),
         },
         process: None,
+        metrics: None,
+        rooms: None,
         bind: Some("127.0.0.1".parse().unwrap()),
         threads: 1,
         seed: 1,

@@ -18,15 +18,20 @@ READY_WITHIN = 30
 """How long a server may take to become ready, in seconds."""
 
 
-def terrace_binary() -> Path:
-    """The binary under test: `TERRACE_BIN`, else the newest of the usual places."""
-    if named := os.environ.get("TERRACE_BIN"):
+def built(name: str, variable: str) -> Path | None:
+    """A program of this repository, if it was built: the one that `variable` names, else in the usual places."""
+    if named := os.environ.get(variable):
         return Path(named)
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    for profile in ("release", "debug"):
-        if (binary := target / profile / "terrace").exists():
-            return binary
-    raise RuntimeError(f'no terrace binary under {target}: run "cargo build --release -p server" first')
+    found = (target / profile / name for profile in ("release", "debug"))
+    return next((binary for binary in found if binary.exists()), None)
+
+
+def terrace_binary() -> Path:
+    """The binary under test."""
+    if binary := built("terrace", "TERRACE_BIN"):
+        return binary
+    raise RuntimeError('no terrace binary: run "cargo build --release -p server" first')
 
 
 def free_port(kind: int) -> int:
@@ -95,6 +100,17 @@ class Server:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("the server process is gone")
+
+    def processor_time(self) -> float:
+        """Seconds that all its threads have run."""
+        runs = (path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"))
+        return sum(int(run.split()[0]) for run in runs) / 1e9
+
+    def metric(self, name: str) -> float:
+        """A number of its metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=2) as answer:
+            lines = answer.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"terrace_{name} "))
 
     def log_lines(self) -> list[str]:
         """What the server has logged so far."""

@@ -18,6 +18,7 @@ cargo xtask test --only A,B      run some parts only
 cargo xtask lint                 format check, clippy and the web client's linter
 cargo xtask bench session        measure memory and times to the first picture, for docs/performance.md
 cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
+cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
@@ -36,6 +37,7 @@ fn main() -> Result<()> {
         ])?),
         ["bench", "session"] => bench::session(),
         ["bench", "peers", options @ ..] => peers::peers(options),
+        ["bench", "curves", options @ ..] => peers::curves(options),
         ["notice"] => inventory::write_notice(),
         ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,6 +1,7 @@
-//! `cargo xtask bench peers`: Terrace beside other servers and the floor, by `load-tests`; a section of
-//! `docs/performance.md`.
+//! `cargo xtask bench peers` and `curves`: Terrace beside other servers and the floor, and as rooms grow, by
+//! `load-tests`; sections of `docs/performance.md`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -25,8 +26,15 @@ const BUILD_BUDGET: Duration = Duration::from_secs(1800);
 /// All repetitions together.
 const BENCH_BUDGET: Duration = Duration::from_secs(3600);
 
-/// Builds what is missing, measures, and writes the section. `words` go to `load-test peers`.
-pub(crate) fn peers(words: &[&str]) -> Result<()> {
+/// What measures, and what is measured.
+struct Built {
+    program: String,
+    terrace: String,
+    /// For what comes of it.
+    folder: PathBuf,
+}
+
+fn build() -> Result<Built> {
     npm_install("web-client")?;
     build_server(BUILD_BUDGET)?;
     run(
@@ -40,33 +48,52 @@ pub(crate) fn peers(words: &[&str]) -> Result<()> {
     // A copy, so that a build that goes on meanwhile does not change what is measured.
     let terrace = folder.join("terrace");
     std::fs::copy(target().join("release/terrace"), &terrace).context("the built server")?;
-    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let mut arguments = vec![
-        "peers".to_owned(),
-        "--terrace".into(),
-        text(&terrace),
-        "--out".into(),
-        text(&folder),
-    ];
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    Ok(Built {
+        program: text(target().join("release/load-test")),
+        terrace: text(terrace),
+        folder,
+    })
+}
+
+impl Built {
+    /// Runs `load-test COMMAND`; returns the section that it wrote.
+    fn measure(&self, command: &str, more: &[&str]) -> Result<String> {
+        let folder = self.folder.to_string_lossy();
+        let mut words = vec![command, "--terrace", &self.terrace, "--out", &folder];
+        words.extend(more);
+        run(".", BENCH_BUDGET, &self.program, &words)?;
+        let section = std::fs::read_to_string(self.folder.join(format!("{command}.md")))?;
+        Ok(format!("{}\n\nMeasured on {}.", section.trim(), machine()))
+    }
+}
+
+/// Builds what is missing, measures, and writes the section. `words` go to `load-test curves`.
+pub(crate) fn curves(words: &[&str]) -> Result<()> {
+    let section = build()?.measure("curves", words)?;
+    write_section("curves", &section)
+}
+
+/// Builds what is missing, measures, and writes the section. `words` go to `load-test peers`.
+pub(crate) fn peers(words: &[&str]) -> Result<()> {
+    let built = build()?;
+    let mut others = Vec::new();
     let mut absent = Vec::new();
     for (option, name, found) in [
         ("--livekit", "LiveKit", livekit()),
         ("--janus", "Janus", janus()),
     ] {
         match found {
-            Ok(program) => arguments.extend([option.to_owned(), program]),
+            Ok(program) => others.extend([option.to_owned(), program]),
             Err(error) => {
                 println!("{name} is left out: {error:#}");
                 absent.push(format!("{name} ({error:#})"));
             }
         }
     }
-    arguments.extend(words.iter().map(|word| (*word).to_owned()));
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let program = text(&target().join("release/load-test"));
-    run(".", BENCH_BUDGET, &program, &arguments)?;
-    let table = std::fs::read_to_string(folder.join("peers.md"))?;
-    let mut section = format!("{}\n\nMeasured on {}.", table.trim(), machine());
+    let others = others.iter().map(String::as_str);
+    let words: Vec<&str> = others.chain(words.iter().copied()).collect();
+    let mut section = built.measure("peers", &words)?;
     if !absent.is_empty() {
         section.push_str(&format!(" Not measured: {}.", absent.join(", ")));
     }

@@ -1,9 +1,12 @@
-//! The LiveKit protocol with two peer connections (`/rtc`): for Terrace and for LiveKit's own server.
+//! The LiveKit protocol with two peer connections (`/rtc`) or one (`/rtc/v1`): for Terrace and for LiveKit's own
+//! server.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -16,16 +19,20 @@ use tokio::time::{Instant, interval, timeout_at};
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{Address, Door, JOIN_WITHIN, Visit, is_set, token};
+use super::{Address, Door, Endpoint, JOIN_WITHIN, Visit, is_set, token};
+use crate::clip;
 use crate::media::{ConnectionId, Line};
 use crate::scenario::Codec;
-use crate::source::SourceId;
+use crate::source::{SourceId, SourcePlan};
 
 /// The version of the protocol that is spoken.
 const PROTOCOL: u32 = 15;
 
 /// How often a client says that it is alive unless the server wants it oftener.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most m-lines of a kind that a server may ask for at once.
+const LINES_BOUND: u32 = 200;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -59,22 +66,33 @@ impl LiveKitDoor {
 
     async fn stay(&self, visit: Visit) -> Result<()> {
         let token = token(&self.address, &visit.room_name(), &visit.identity)?;
-        let url = format!(
-            "{}/rtc?access_token={token}&protocol={PROTOCOL}&sdk=rust&version=1&auto_subscribe={}",
-            self.base,
-            u8::from(visit.receives)
-        );
+        let is_single = self.address.endpoint == Endpoint::One;
+        let settings = if is_single {
+            format!("join_request={}", join_request(visit.receives))
+        } else {
+            format!(
+                "protocol={PROTOCOL}&sdk=rust&version=1&auto_subscribe={}",
+                u8::from(visit.receives)
+            )
+        };
+        let path = self.address.endpoint.path();
+        let url = format!("{}/{path}?access_token={token}&{settings}", self.base);
         let deadline = Instant::now() + JOIN_WITHIN;
         let (socket, _) = timeout_at(deadline, connect_async(url))
             .await
             .context("the server does not answer the WebSocket")?
             .context("the server refused the WebSocket")?;
+        let subscriber = visit.media.open(visit.stay).await?;
         let mut session = Session {
-            subscriber: visit.media.open(visit.stay).await?,
-            publisher: None,
+            subscriber,
+            publisher: is_single.then_some(subscriber),
+            is_single,
             socket,
             tracks: HashMap::new(),
             unpublished: visit.sends.len(),
+            wanted: Vec::new(),
+            offers: 0,
+            is_offering: false,
             visit,
         };
         session.run(deadline).await
@@ -91,11 +109,18 @@ struct Session {
     visit: Visit,
     socket: Socket,
     subscriber: ConnectionId,
+    /// The same if there is only one.
     publisher: Option<ConnectionId>,
+    is_single: bool,
     /// The server's names of the tracks.
     tracks: HashMap<SourceId, String>,
     /// Tracks that the server has not confirmed yet.
     unpublished: usize,
+    /// What the server wants to have offered.
+    wanted: Vec<Line>,
+    offers: u32,
+    /// An offer has no answer yet.
+    is_offering: bool,
 }
 
 enum Next {
@@ -117,8 +142,9 @@ impl Session {
         let media = self.visit.media.clone();
         let mut coming_up = FuturesUnordered::new();
         coming_up.push(media.connected(self.subscriber));
-        let mut missing = 1 + usize::from(!self.visit.sends.is_empty());
-        let mut is_publisher_watched = false;
+        let has_two = !self.is_single && !self.visit.sends.is_empty();
+        let mut missing = 1 + usize::from(has_two);
+        let mut is_publisher_watched = self.is_single;
         loop {
             if let Some(publisher) = self.publisher
                 && !is_publisher_watched
@@ -181,7 +207,24 @@ impl Session {
     async fn take(&mut self, message: Response) -> Result<()> {
         let media = self.visit.media.clone();
         match message {
-            Response::Join(_) => self.add_tracks().await?,
+            Response::Join(_) => {
+                self.add_tracks().await?;
+                if self.is_single && self.unpublished == 0 {
+                    self.offer().await?;
+                }
+            }
+            Response::MediaSectionsRequirement(more) => {
+                for (line, count) in [
+                    (Line::ReceiveAudio, more.num_audios),
+                    (Line::ReceiveVideo, more.num_videos),
+                ] {
+                    let count = count.min(LINES_BOUND) as usize;
+                    self.wanted.extend(std::iter::repeat_n(line, count));
+                }
+                if self.offers > 0 && !self.is_offering {
+                    self.offer().await?;
+                }
+            }
             Response::Offer(offer) => {
                 let sdp = media.accept_offer(self.subscriber, offer.sdp).await?;
                 self.say(Request::Answer(proto::SessionDescription {
@@ -197,6 +240,10 @@ impl Session {
                     .publisher
                     .ok_or_else(|| anyhow!("an answer without an offer"))?;
                 media.accept_answer(publisher, answer.sdp).await?;
+                self.is_offering = false;
+                if !self.wanted.is_empty() {
+                    self.offer().await?;
+                }
             }
             Response::Trickle(trickle) => {
                 let init: serde_json::Value = serde_json::from_str(&trickle.candidate_init)
@@ -221,7 +268,7 @@ impl Session {
                     self.tracks.insert(source, track.sid);
                 }
                 self.unpublished = self.unpublished.saturating_sub(1);
-                if self.unpublished == 0 && self.publisher.is_none() {
+                if self.unpublished == 0 && self.offers == 0 {
                     self.offer().await?;
                 }
             }
@@ -252,7 +299,11 @@ impl Session {
                     "video/h264",
                 ),
             };
-            let (width, height) = if is_audio { (0, 0) } else { (1280, 720) };
+            let (width, height) = match plan {
+                _ if is_audio => (0, 0),
+                SourcePlan { is_clip: true, .. } => clip::SIZE,
+                _ => (1280, 720),
+            };
             let layers = (!is_audio).then(|| proto::VideoLayer {
                 quality: proto::VideoQuality::High as i32,
                 width,
@@ -284,22 +335,27 @@ impl Session {
     }
 
     async fn offer(&mut self) -> Result<()> {
-        let publisher = self.visit.media.open(self.visit.stay).await?;
-        let lines = self
-            .visit
-            .sends
-            .iter()
-            .map(|plan| Line::Send {
+        let publisher = match self.publisher {
+            Some(publisher) => publisher,
+            None => self.visit.media.open(self.visit.stay).await?,
+        };
+        self.publisher = Some(publisher);
+        let mut lines = Vec::new();
+        if self.offers == 0 {
+            lines.extend(self.is_single.then_some(Line::Channel));
+            lines.extend(self.visit.sends.iter().map(|plan| Line::Send {
                 plan: *plan,
                 track: cid(plan.id),
-            })
-            .collect();
+            }));
+        }
+        lines.append(&mut self.wanted);
         let sdp = self.visit.media.offer(publisher, lines).await?;
-        self.publisher = Some(publisher);
+        self.offers += 1;
+        self.is_offering = true;
         self.say(Request::Offer(proto::SessionDescription {
             r#type: "offer".into(),
             sdp,
-            id: 1,
+            id: self.offers,
             ..Default::default()
         }))
         .await
@@ -322,6 +378,28 @@ impl Session {
             .await
             .context("the WebSocket broke")
     }
+}
+
+/// The join request of the one-connection endpoint.
+fn join_request(auto_subscribe: bool) -> String {
+    let request = proto::JoinRequest {
+        client_info: Some(proto::ClientInfo {
+            sdk: proto::client_info::Sdk::Rust as i32,
+            version: "1".into(),
+            protocol: PROTOCOL as i32,
+            ..Default::default()
+        }),
+        connection_settings: Some(proto::ConnectionSettings {
+            auto_subscribe,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let wrapped = proto::WrappedJoinRequest {
+        join_request: request.encode_to_vec(),
+        ..Default::default()
+    };
+    URL_SAFE_NO_PAD.encode(wrapped.encode_to_vec())
 }
 
 /// The client's name of a track: its number follows the last dash.

@@ -52,6 +52,28 @@ impl Kind {
     }
 }
 
+/// How the LiveKit protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Endpoint {
+    /// A peer connection to publish and another to subscribe
+    #[default]
+    #[value(name = "rtc")]
+    Two,
+    /// One peer connection for both
+    #[value(name = "rtc/v1")]
+    One,
+}
+
+impl Endpoint {
+    /// Its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Endpoint::Two => "rtc",
+            Endpoint::One => "rtc/v1",
+        }
+    }
+}
+
 /// Where and how to come in.
 #[derive(Clone, Debug)]
 pub struct Address {
@@ -62,6 +84,8 @@ pub struct Address {
     pub key: (String, String),
     /// The floor's SRTP profile.
     pub profile: Profile,
+    /// The LiveKit protocol's endpoint.
+    pub endpoint: Endpoint,
 }
 
 /// Who sends in a room, and what.

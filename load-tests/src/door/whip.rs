@@ -6,7 +6,6 @@ use reqwest::{Client, Url, header};
 
 use super::{Address, Door, JOIN_WITHIN, Visit, is_set, token};
 use crate::media::Line;
-use crate::scenario::Codec;
 
 /// Clients by WHIP and WHEP.
 pub struct WhipDoor {
@@ -68,18 +67,10 @@ impl WhipDoor {
             .collect();
         if !wanted.is_empty() {
             let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
-            let has = |plans: &[crate::source::SourcePlan], is_video: bool| {
-                plans
-                    .iter()
-                    .any(|plan| (plan.codec != Codec::Opus) == is_video)
-            };
+            // A place for both from each, whether or not it sends both.
             let lines = wanted
                 .iter()
-                .flat_map(|(_, plans)| {
-                    let video = has(plans, true).then_some(Line::ReceiveVideo);
-                    let audio = has(plans, false).then_some(Line::ReceiveAudio);
-                    video.into_iter().chain(audio)
-                })
+                .flat_map(|_| [Line::ReceiveVideo, Line::ReceiveAudio])
                 .collect();
             let path = format!(
                 "whep/{}?participants={}",

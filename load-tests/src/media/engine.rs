@@ -287,9 +287,10 @@ impl Engine {
     fn attach(&mut self, id: ConnectionId, plans: &[SourcePlan]) {
         for plan in plans {
             let is_on = self.off.get(&plan.id).copied().unwrap_or(true);
-            self.sources
-                .entry(plan.id)
-                .or_insert_with(|| Source::new(*plan, is_on));
+            self.sources.entry(plan.id).or_insert_with(|| {
+                let clip = self.config.clip.clone().filter(|_| plan.is_clip);
+                Source::new(*plan, clip, is_on)
+            });
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.sources.push(plan.id);
                 if connection.is_connected {

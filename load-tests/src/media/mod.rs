@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 use mio::Waker;
 use tokio::sync::oneshot;
 
+use crate::clip::Clip;
 use crate::floor::Hello;
 use crate::process::Usage;
 use crate::scenario::Codec;
@@ -50,6 +51,9 @@ pub enum Line {
     ReceiveAudio,
     /// Takes a video track.
     ReceiveVideo,
+    /// Opens a data channel, without which a connection that sends and takes nothing could not be
+    /// offered.
+    Channel,
 }
 
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -165,6 +169,8 @@ pub struct MediaConfig {
     pub address: IpAddr,
     /// Codecs that they know.
     pub codecs: Vec<Codec>,
+    /// What those send who send a clip.
+    pub clip: Option<Arc<Clip>>,
     /// How many threads drive them.
     pub threads: usize,
     /// Seed of what is left to chance.

@@ -35,6 +35,9 @@ const LOUDNESS: i8 = -20;
 /// 0.25 may name no deadline when it learns its remote candidates after its first timeout.
 const SETTING_UP_TICK: Duration = Duration::from_millis(20);
 
+/// The LiveKit protocol's name of a channel for messages that all arrive.
+const CHANNEL: &str = "_reliable";
+
 /// What came out of a connection.
 pub(crate) enum Happened {
     /// It is up: ICE and DTLS are done.
@@ -118,6 +121,9 @@ impl WebRtc {
                 }
                 Line::ReceiveAudio => {
                     api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+                }
+                Line::Channel => {
+                    api.add_channel(CHANNEL.into());
                 }
                 Line::ReceiveVideo => {
                     api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
