@@ -50,6 +50,9 @@ pub(crate) struct PlayedTotal {
     pub(crate) received: u64,
     pub(crate) lost: u64,
     pub(crate) loss: f64,
+    pub(crate) duplicates: u64,
+    pub(crate) reordered: u64,
+    pub(crate) jumps: u64,
     pub(crate) latency_ms: Quantiles,
     pub(crate) first_keyframe_ms: Quantiles,
     pub(crate) connected_ms: Quantiles,
@@ -150,7 +153,9 @@ impl Bench {
         let output = command.output().context("can't run the generator")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
-            bail!("{}", text.trim());
+            // Without the lines of code that it came from.
+            let reason = text.split("Stack backtrace").next().unwrap_or_default();
+            bail!("{}", reason.trim());
         }
         let text = std::fs::read_to_string(folder.path().join("report.json"))?;
         serde_json::from_str(&text).context("the generator's report")

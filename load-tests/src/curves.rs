@@ -15,6 +15,9 @@ use crate::scenario::Scenario;
 /// A point lies on a line that is no farther from it than this share of it.
 const STRAIGHT: f64 = 0.10;
 
+/// Below this share of a core what else the server does drowns the packets.
+const SMALL: f64 = 0.02;
+
 /// From this share of a core on a server on one core has no more to give.
 const FULL: f64 = 0.95;
 
@@ -206,11 +209,7 @@ impl Curve {
             .copied()
             .filter(|it| it.cost().cores < FULL)
             .collect();
-        if let (Some(first), Some(last)) = (free.first(), free.last())
-            && free.len() > 2
-        {
-            out.push_str(&shape(&free, first, last));
-        }
+        out.push_str(&shape(&free));
         match valid.iter().find(|point| point.cost().cores >= FULL) {
             Some(knee) => {
                 let _ = writeln!(
@@ -266,50 +265,70 @@ impl Curve {
     }
 }
 
-/// Whether processor time is a straight line over packets, and if not, why it bends.
-fn shape(free: &[&Point], first: &Point, last: &Point) -> String {
+/// Whether processor time is a straight line over packets, and if not, how it bends.
+fn shape(free: &[&Point]) -> String {
     let over: Vec<(f64, f64)> = free
         .iter()
         .map(|point| (point.packets_per_second(), point.cost().cores))
         .collect();
-    let Some((base, slope)) = line(&over) else {
+    let (Some((base, slope)), [first, second, .., last]) = (line(&over), free) else {
         return String::new();
     };
-    let upper = over.iter().filter(|(_, cores)| *cores > 0.02);
-    let distance = upper
+    let telling = over.iter().filter(|(_, cores)| *cores > SMALL);
+    let distance = telling
         .map(|(packets, cores)| (base + slope * packets - cores).abs() / cores)
         .fold(0.0, f64::max);
-    let mut out = format!(
-        "Processor time is {} {:.2} % of a core and {:.2} µs for each packet",
-        if distance <= STRAIGHT {
-            "a straight line over packets:"
-        } else {
-            "no straight line over packets; the nearest one is"
-        },
-        base * 100.0,
-        slope * 1e6,
-    );
-    let _ = writeln!(
-        out,
-        " (no point with more than 2 % of a core is farther from it than {:.0} %).",
-        distance * 100.0
-    );
-    if let (Some(before), Some(after)) = (
+    let mut out = String::new();
+    if distance <= STRAIGHT {
+        let _ = writeln!(
+            out,
+            "Processor time is a straight line over packets: {:.2} % of a core and {:.2} µs for each. Of the points above \
+             {:.0} % of a core none is more than {:.0} % off.",
+            base * 100.0,
+            slope * 1e6,
+            SMALL * 100.0,
+            distance * 100.0
+        );
+    } else {
+        let before = free[free.len() - 2];
+        let _ = writeln!(
+            out,
+            "Processor time bends: from {} to {} each packet more costs {:.1} µs, from {} to {} it costs {:.1} µs.",
+            first.count,
+            second.count,
+            more(first, second),
+            before.count,
+            last.count,
+            more(before, last),
+        );
+    }
+    if let (Some(at_first), Some(at_last)) = (
         first.cost().cpu_us_per_packet,
         last.cost().cpu_us_per_packet,
     ) {
         let wake_ups = |point: &Point| point.cost().packets_per_wake_up;
         let _ = writeln!(
             out,
-            "A packet costs {before:.1} µs with {} and {after:.1} µs with {}, as one wake-up carries {:.1} packets there \
-             and {:.1} here: what a wake-up costs is shared by more of them.",
+            "All told a packet costs {at_first:.1} µs with {} and {at_last:.1} µs with {}; a wake-up carries {:.1} packets \
+             there and {:.1} here{}",
             first.count,
             last.count,
             wake_ups(first),
             wake_ups(last),
+            if wake_ups(last) > wake_ups(first) && at_last < at_first {
+                ", so that more of them share what it costs."
+            } else {
+                "."
+            },
         );
     }
     out
+}
+
+/// What each packet more costs between two points, in microseconds.
+fn more(from: &Point, to: &Point) -> f64 {
+    let packets = to.packets_per_second() - from.packets_per_second();
+    (to.cost().cores - from.cost().cores) * 1e6 / packets
 }
 
 fn idle_table(own: &[&Point], out: &mut String) {
@@ -438,6 +457,21 @@ mod tests {
         );
         assert!(text.contains("Each viewer adds 50 kB."), "{text}");
         assert!(!text.contains('✗'), "{text}");
+    }
+
+    #[test]
+    fn a_bend_is_told_with_its_reason() {
+        let mut points = [1, 10, 100, 200].map(|count| point("terrace", count, false));
+        points[1].row.cost.cores = 0.2;
+        points[3].row.cost.cpu_us_per_packet = Some(5.0);
+        points[3].row.cost.packets_per_wake_up = 40.0;
+        let text = curve("picture").section(&points);
+        assert!(
+            text.contains("Processor time bends: from 1 to 10"),
+            "{text}"
+        );
+        assert!(text.contains("from 100 to 200 it costs 10.0 µs"), "{text}");
+        assert!(text.contains("share what it costs"), "{text}");
     }
 
     #[test]

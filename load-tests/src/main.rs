@@ -186,7 +186,8 @@ fn play(arguments: &RunArguments) -> Result<()> {
 fn print(report: &Report) {
     let total = &report.total;
     println!(
-        "{} on {}: {} of {} packets, {} lost, {} reordered; latency p50 {:.2}, p99 {:.2}, max {:.2} ms; \
+        "{} on {}: {} of {} packets, {} lost, {} reordered, {} duplicates, {} jumps; \
+         latency p50 {:.2}, p99 {:.2}, max {:.2} ms; \
          first keyframe p50 {:.0}, p99 {:.0} ms",
         report.scenario,
         report.server,
@@ -194,6 +195,8 @@ fn print(report: &Report) {
         total.count.expected,
         total.lost,
         total.count.reordered,
+        total.count.duplicates,
+        total.jumps,
         total.latency_ms.p50,
         total.latency_ms.p99,
         total.latency_ms.max,

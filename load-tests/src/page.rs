@@ -81,6 +81,7 @@ impl Report {
             "reordered / duplicates",
             format!("{} / {}", total.count.reordered, total.count.duplicates),
         );
+        row("jumps of RTP numbers and times", total.jumps.to_string());
         row("latency", words(&total.latency_ms));
         for (name, kind) in [("audio", &total.audio), ("video", &total.video)] {
             row(

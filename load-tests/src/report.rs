@@ -70,6 +70,8 @@ pub struct Total {
     pub lost: u64,
     /// Share of the expected packets that never came, 0 to 1.
     pub loss: f64,
+    /// How often RTP numbers or times ceased to follow the sender's on a stream.
+    pub jumps: u64,
     /// Of these, the audio.
     pub audio: OneKind,
     /// Of these, the video.
@@ -226,6 +228,11 @@ impl Report {
                 .sources
                 .iter()
                 .map(|source| source.sent.count())
+                .sum(),
+            jumps: outcome
+                .receivers
+                .iter()
+                .map(|receiver| receiver.jumps)
                 .sum(),
             keyframe_requests: outcome
                 .sources

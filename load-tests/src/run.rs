@@ -313,6 +313,7 @@ impl Stage {
                         () = tokio::time::sleep(until) => {}
                         _ = end.wait_for(|it| *it) => {}
                     }
+                    media.says_goodbye(stay);
                     let _ = own_leave.send(true);
                 };
                 let (result, ()) = tokio::join!(door.attend(visit), clock);

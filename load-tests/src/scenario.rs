@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// The most clients in one scenario: more have no ports left on one address.
-const CLIENT_BOUND: u64 = 20_000;
+pub(crate) const CLIENT_BOUND: u64 = 20_000;
 
 /// The longest measured time, in seconds.
 const SECONDS_BOUND: f64 = 3600.0;

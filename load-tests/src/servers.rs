@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::door::{Address, Endpoint, Kind};
+use crate::scenario::CLIENT_BOUND;
 use crate::srtp::Profile;
 
 /// How long a server may take to answer.
@@ -148,8 +149,9 @@ pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
     let mut address = format!("http://127.0.0.1:{port}");
     let mut command = match candidate {
         Candidate::Terrace(program) => {
-            // The shipped settings, but for what only a load test needs: all clients share one
-            // address, and plain HTTP spares them certificates.
+            // The shipped settings, but for what only a load test needs: more clients than one
+            // server is meant for, all of which share one address, and plain HTTP, which spares
+            // them certificates.
             let mut command = on_core(core, program);
             command
                 .args(["serve", "--dev"])
@@ -159,7 +161,8 @@ pub fn start(candidate: &Candidate, core: Option<usize>) -> Result<Server> {
                 .env("TERRACE_DATA_DIR", folder.path().join("data"))
                 .env(format!("TERRACE_KEYS__{}", KEY.to_uppercase()), SECRET)
                 .env("TERRACE_LIMITS__CONNECTIONS_PER_ADDRESS", "0")
-                .env("TERRACE_LIMITS__SESSIONS_PER_ADDRESS", "0");
+                .env("TERRACE_LIMITS__SESSIONS_PER_ADDRESS", "0")
+                .env("TERRACE_LIMITS__PARTICIPANTS", CLIENT_BOUND.to_string());
             command
         }
         Candidate::LiveKit(program) => {

@@ -187,6 +187,8 @@ pub struct Receiver {
     pub connected: Option<u64>,
     /// Whether it left before the end.
     pub has_left: bool,
+    /// How often a server's numbers or times on a stream ceased to follow the sender's.
+    pub jumps: u64,
     /// By source.
     pub tallies: HashMap<u32, Tally>,
     /// Of audio, from the sender's stamp to the kernel's receive stamp, in microseconds.
@@ -206,6 +208,7 @@ impl Receiver {
             began,
             connected: None,
             has_left: false,
+            jumps: 0,
             tallies: HashMap::new(),
             audio_latency: latencies(),
             video_latency: latencies(),

@@ -49,6 +49,7 @@ fn is_complete(report: &Report) {
         assert_eq!(subscriber.count.duplicates, 0, "{subscriber:?}");
         assert!(subscriber.first_keyframe_ms.is_some(), "{subscriber:?}");
     }
+    assert_eq!(report.total.jumps, 0);
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert!(report.process.as_ref().unwrap().cpu_us_per_packet > Some(0.0));
 }

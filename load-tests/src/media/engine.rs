@@ -225,6 +225,12 @@ impl Engine {
                     }
                 }
             }
+            Command::Goodbye { stay } => {
+                let own = |connection: &&mut Connection| connection.stay == stay;
+                for connection in self.connections.values_mut().filter(own) {
+                    connection.is_leaving = true;
+                }
+            }
             Command::Leave { stay } => self.leave(stay),
             Command::SetOn { source, is_on } => {
                 self.off.insert(source, is_on);
@@ -273,9 +279,11 @@ impl Engine {
             loss,
             wire,
             is_connected: false,
+            is_leaving: false,
             waiting: Vec::new(),
             sources: Vec::new(),
             incoming: HashMap::new(),
+            numbering: HashMap::new(),
             next_look: now,
         };
         self.connections.insert(id, connection);
@@ -418,9 +426,9 @@ impl Engine {
     }
 
     fn drop_connection(&mut self, id: ConnectionId, error: &anyhow::Error) {
-        if self.connections.contains_key(&id) {
+        if let Some(connection) = self.connections.get(&id) {
             // After the measurement servers close what their clients leave.
-            if wall_clock() < self.window.to {
+            if wall_clock() < self.window.to && !connection.is_leaving {
                 self.progress.closed.fetch_add(1, Ordering::Relaxed);
                 self.fail(error);
             }

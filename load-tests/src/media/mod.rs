@@ -104,6 +104,9 @@ enum Command {
         connection: ConnectionId,
         reply: Reply<()>,
     },
+    Goodbye {
+        stay: StayId,
+    },
     Leave {
         stay: StayId,
     },
@@ -353,6 +356,11 @@ impl Media {
             reply,
         })
         .await
+    }
+
+    /// A client is about to go: that the server then closes its connections is no failure.
+    pub fn says_goodbye(&self, stay: StayId) {
+        self.send(stay.0, Command::Goodbye { stay });
     }
 
     /// A client goes: its connections are closed.

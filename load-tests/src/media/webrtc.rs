@@ -44,10 +44,19 @@ pub(crate) enum Happened {
     Connected,
     /// It is down.
     Closed,
-    /// The RTP payload of a packet, and its SSRC.
-    Payload(Ssrc, std::sync::Arc<[u8]>),
+    /// A packet.
+    Packet(Received),
     /// The server wants a keyframe of a source.
     KeyframeWanted(SourceId),
+}
+
+/// A packet that came, by its stream's numbers.
+pub(crate) struct Received {
+    pub(crate) ssrc: Ssrc,
+    /// With its roll-overs.
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) payload: std::sync::Arc<[u8]>,
 }
 
 struct Sending {
@@ -298,9 +307,14 @@ impl WebRtc {
             Output::Event(Event::IceConnectionStateChange(state)) if state.is_disconnected() => {
                 self.happened.push_back(Happened::Closed);
             }
-            Output::Event(Event::RtpPacket(packet)) => self
-                .happened
-                .push_back(Happened::Payload(packet.header.ssrc, packet.payload)),
+            Output::Event(Event::RtpPacket(packet)) => {
+                self.happened.push_back(Happened::Packet(Received {
+                    ssrc: packet.header.ssrc,
+                    sequence: *packet.seq_no,
+                    timestamp: packet.header.timestamp,
+                    payload: packet.payload,
+                }));
+            }
             Output::Event(Event::KeyframeRequest(request)) => {
                 let source = self
                     .sending

@@ -30,6 +30,23 @@ pub(super) struct Incoming {
     pub(super) since: Instant,
 }
 
+/// How a server numbers the packets of a source: what it adds to the sender's numbers and times.
+/// Both stay the same while the stream does, or decoders and repair are led astray.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Numbering {
+    pub(super) ssrc: Ssrc,
+    pub(super) sequence: u64,
+    pub(super) timestamp: u32,
+}
+
+impl Numbering {
+    /// Whether this is another one on the same stream. A rounded time may be off by a tick.
+    pub(super) fn has_jumped(&self, to: &Numbering) -> bool {
+        let apart = self.timestamp.wrapping_sub(to.timestamp) as i32;
+        self.ssrc == to.ssrc && (self.sequence != to.sequence || apart.abs() > 1)
+    }
+}
+
 /// A peer connection with its socket.
 pub(super) struct Connection {
     pub(super) stay: StayId,
@@ -38,9 +55,12 @@ pub(super) struct Connection {
     pub(super) loss: f64,
     pub(super) wire: Wire,
     pub(super) is_connected: bool,
+    /// It has said that it goes.
+    pub(super) is_leaving: bool,
     pub(super) waiting: Vec<Reply<()>>,
     pub(super) sources: Vec<SourceId>,
     pub(super) incoming: HashMap<SourceId, Incoming>,
+    pub(super) numbering: HashMap<SourceId, Numbering>,
     pub(super) next_look: Instant,
 }
 
@@ -80,4 +100,24 @@ pub(super) fn open_socket(address: SocketAddr) -> Result<StdUdpSocket> {
         .with_context(|| format!("can't open a UDP socket on {}", address.ip()))?;
     udp_batch::stamp_arrivals(&socket).context("this kernel does not stamp arrivals")?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_go_on_do_not_jump() {
+        let numbering = |ssrc: u32, sequence, timestamp| Numbering {
+            ssrc: ssrc.into(),
+            sequence,
+            timestamp,
+        };
+        let one = numbering(1, 7, u32::MAX);
+        assert!(!one.has_jumped(&one));
+        assert!(!one.has_jumped(&numbering(1, 7, 0)), "rounded");
+        assert!(!one.has_jumped(&numbering(2, 9, 90)), "another stream");
+        assert!(one.has_jumped(&numbering(1, 8, u32::MAX)));
+        assert!(one.has_jumped(&numbering(1, 7, 90)));
+    }
 }

@@ -9,9 +9,9 @@ use rand::Rng;
 use str0m::rtp::Ssrc;
 use udp_batch::Receiver as BatchReceiver;
 
-use super::connection::{Incoming, Wire, is_media, send};
+use super::connection::{Incoming, Numbering, Wire, is_media, send};
 use super::{BATCH, Engine};
-use crate::media::webrtc::Happened;
+use crate::media::webrtc::{Happened, Received};
 use crate::media::{ConnectionId, TIMELINE_STEP};
 use crate::payload::Stamp;
 use crate::source::{nanoseconds, wall_clock};
@@ -178,6 +178,29 @@ impl Engine {
         }
     }
 
+    /// Looks whether the server's numbers and times go on as the sender's do.
+    fn check_numbers(&mut self, id: ConnectionId, stamp: &Stamp, packet: &Received) {
+        // A source of another thread is not known here.
+        let (Some(connection), Some(source)) = (
+            self.connections.get_mut(&id),
+            self.sources.get(&stamp.source),
+        ) else {
+            return;
+        };
+        let sent = (f64::from(stamp.frame) * source.plan.beat.ticks) as u64 as u32;
+        let numbering = Numbering {
+            ssrc: packet.ssrc,
+            sequence: packet.sequence.wrapping_sub(stamp.sequence),
+            timestamp: packet.timestamp.wrapping_sub(sent),
+        };
+        let before = connection.numbering.insert(stamp.source, numbering);
+        if before.is_some_and(|before| before.has_jumped(&numbering))
+            && let Some((receiver, _)) = self.stays.get(&connection.stay)
+        {
+            self.receivers[*receiver].jumps += 1;
+        }
+    }
+
     pub(super) fn take_happened(&mut self, id: ConnectionId, now: Instant, arrived: u64) {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else {
@@ -195,9 +218,10 @@ impl Engine {
                 Some(Happened::Closed) => {
                     self.drop_connection(id, &anyhow!("a connection was closed by the server"));
                 }
-                Some(Happened::Payload(ssrc, payload)) => {
-                    if let Some(stamp) = Stamp::read(&payload) {
-                        self.note(id, &stamp, ssrc, arrived, now);
+                Some(Happened::Packet(packet)) => {
+                    if let Some(stamp) = Stamp::read(&packet.payload) {
+                        self.note(id, &stamp, packet.ssrc, arrived, now);
+                        self.check_numbers(id, &stamp, &packet);
                     }
                 }
                 Some(Happened::KeyframeWanted(source)) => {
