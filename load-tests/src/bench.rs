@@ -155,7 +155,8 @@ impl Bench {
             let text = String::from_utf8_lossy(&output.stderr);
             // Without the lines of code that it came from.
             let reason = text.split("Stack backtrace").next().unwrap_or_default();
-            bail!("{}", reason.trim());
+            let words: Vec<&str> = reason.split_whitespace().collect();
+            bail!("{}", words.join(" "));
         }
         let text = std::fs::read_to_string(folder.path().join("report.json"))?;
         serde_json::from_str(&text).context("the generator's report")

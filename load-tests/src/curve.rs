@@ -102,7 +102,7 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
         counts: arguments.counts.clone(),
         has_floor: false,
     };
-    let points = curve.measure(&arguments.bench, &arguments.terrace)?;
+    let (points, _) = curve.measure(&arguments.bench, &arguments.terrace)?;
     let mut page = head(&format!("{} as it grows", curve.scenario.name));
     curve.plots(&points, &mut page)?;
     page.push_str("</html>");
@@ -135,16 +135,21 @@ pub(crate) fn head(title: &str) -> String {
 
 impl Curve {
     /// Measures count after count, Terrace and the floor in turn. A count that can't be played ends
-    /// the curve.
-    pub(crate) fn measure(&self, bench: &Bench, terrace: &Path) -> Result<Vec<Point>> {
+    /// the curve; the reason is returned with it.
+    pub(crate) fn measure(
+        &self,
+        bench: &Bench,
+        terrace: &Path,
+    ) -> Result<(Vec<Point>, Option<String>)> {
         let terrace = Candidate::Terrace(terrace.to_owned());
         let mut points = Vec::new();
         for &count in &self.counts {
             let played = match self.play(bench, count, &terrace) {
                 Ok(played) => played,
                 Err(error) => {
-                    println!("{} of {count}: {error:#}", self.scenario.name);
-                    break;
+                    let reason = format!("{count} × {} could not be played: {error:#}", self.group);
+                    println!("{}: {reason}", self.scenario.name);
+                    return Ok((points, Some(reason)));
                 }
             };
             let profile = played.profile().context("no SRTP profile was agreed on")?;
@@ -163,7 +168,7 @@ impl Curve {
                 points.push(point);
             }
         }
-        Ok(points)
+        Ok((points, None))
     }
 
     fn play(&self, bench: &Bench, count: u32, candidate: &Candidate) -> Result<Played> {

@@ -285,8 +285,9 @@ pub(crate) fn plot(out: &mut String, title: &str, x: &str, y: &str, all: &[Serie
         let root = SVGBackend::with_string(&mut svg, PLOT).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
+            .margin_right(24)
             .x_label_area_size(36)
-            .y_label_area_size(64)
+            .y_label_area_size(76)
             .build_cartesian_2d(0.0..far, 0.0..high)
             .map_err(|error| wrong(&error))?;
         chart
