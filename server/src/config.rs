@@ -112,9 +112,9 @@ pub(crate) struct Media {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
     pub(crate) announce: Vec<IpAddr>,
-    /// STUN and TURN servers that encoders and players (WHIP, WHEP) are told of, such as
+    /// STUN and TURN servers that clients, encoders and players are told of, such as
     /// `stun:stun.example.net`, or `turn:turn.example.net?transport=udp NAME PASSWORD`. None is
-    /// needed where clients reach the addresses above.
+    /// needed where they reach the addresses above.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
     pub(crate) ice_servers: Vec<IceServer>,
@@ -122,7 +122,7 @@ pub(crate) struct Media {
 
 /// A STUN or TURN server; written without its password.
 #[derive(Clone, Debug)]
-pub(crate) struct IceServer(pub(crate) signaling::whip::IceServer);
+pub(crate) struct IceServer(pub(crate) signaling::IceServer);
 
 impl Serialize for IceServer {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -146,7 +146,7 @@ impl std::str::FromStr for IceServer {
         if !is_known || !text.is_ascii() || url.contains(['<', '>', '"']) {
             return Err("an address begins with stun:, stuns:, turn: or turns:");
         }
-        Ok(IceServer(signaling::whip::IceServer {
+        Ok(IceServer(signaling::IceServer {
             url: url.to_owned(),
             username: username.to_owned(),
             credential: credential.to_owned(),

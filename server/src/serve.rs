@@ -91,17 +91,13 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub(crate) fn app(
-    door: Arc<Door>,
-    is_strict: bool,
-    ice_servers: &[signaling::whip::IceServer],
-) -> Router {
+pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
     let hub = door.hub.clone();
     let of_door = door.clone();
     Router::new()
         .merge(signaling::session::router(hub.clone()))
         .merge(signaling::twirp::router(hub.clone()))
-        .merge(signaling::whip::router(hub.clone(), ice_servers))
+        .merge(signaling::whip::router(hub.clone()))
         .merge(door::router(door))
         .merge(health(hub))
         .merge(web::router())
@@ -311,6 +307,12 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
             keys: KeyRing::new(pairs),
             limits: config.signaling_limits(),
             gate: Some(Arc::new(MeetingGate(meetings.clone()))),
+            ice_servers: config
+                .media
+                .ice_servers
+                .iter()
+                .map(|server| server.0.clone())
+                .collect(),
         },
         Arc::new(Shard(shard.clone())),
     );
@@ -332,18 +334,8 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
-    let ice_servers: Vec<_> = config
-        .media
-        .ice_servers
-        .iter()
-        .map(|server| server.0.clone())
-        .collect();
-    let service = app(
-        door.clone(),
-        config.tls.mode == TlsMode::Files,
-        &ice_servers,
-    )
-    .into_make_service_with_connect_info::<SocketAddr>();
+    let service = app(door.clone(), config.tls.mode == TlsMode::Files)
+        .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;
@@ -484,6 +476,7 @@ mod tests {
                 keys: KeyRing::new([(crate::meetings::MEETING_KEY.to_owned(), secret.clone())]),
                 limits: Default::default(),
                 gate: Some(Arc::new(MeetingGate(meetings.clone()))),
+                ice_servers: Vec::new(),
             },
             Arc::new(NoMedia),
         );
@@ -527,7 +520,7 @@ mod tests {
     async fn a_guest_joins_by_code_and_keeps_the_seat() {
         let (door, meetings, _folder) = door().await;
         let meeting = meetings.create("例会", None).await.unwrap();
-        let app = app(door.clone(), true, &[]);
+        let app = app(door.clone(), true);
         let uri = format!("/api/meetings/{}", meeting.code);
         let (status, shown, headers) = ask(&app, request("GET", &uri), "").await;
         assert_eq!(status, StatusCode::OK);
@@ -570,7 +563,7 @@ mod tests {
     async fn the_door_says_why_it_stays_shut() {
         let (door, meetings, _folder) = door().await;
         let meeting = meetings.create("m", None).await.unwrap();
-        let app = app(door.clone(), false, &[]);
+        let app = app(door.clone(), false);
         let uri = format!("/api/meetings/{}", meeting.code);
         let join = format!("{uri}/join");
         for (body, expected) in [

@@ -19,8 +19,9 @@ use rand::Rng;
 use sfu::{Command, ConnectionId, Event, TrackId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::ice::IceServer;
 use crate::log_limit::LogLimit;
-use crate::room::{Effect, Moment, Newcomer, Refusal, Room, RoomSettings, SessionId};
+use crate::room::{Effect, Moment, Newcomer, Node, Refusal, Room, RoomSettings, SessionId};
 use crate::token::{Claims, KeyRing};
 use crate::visitors::{Full, Place, Places};
 
@@ -34,6 +35,8 @@ pub const EVENT_BACKLOG: usize = 65_536;
 pub const EVENT_DATA_BYTES: usize = 64 * 1024 * 1024;
 /// How often rooms look at the time.
 const TICK: Duration = Duration::from_millis(500);
+/// How often news that a room has gathered is looked at. Far below what anybody notices.
+const NEWS_TICK: Duration = Duration::from_millis(50);
 
 static BEHIND: LogLimit = LogLimit::new();
 static ROOM_OPENED: LogLimit = LogLimit::of(100);
@@ -92,6 +95,8 @@ pub struct HubConfig {
     pub limits: Limits,
     /// A further check at the door.
     pub gate: Option<Arc<dyn Gate>>,
+    /// STUN and TURN servers that clients are told of.
+    pub ice_servers: Vec<IceServer>,
 }
 
 /// Where the media core puts its events.
@@ -292,7 +297,7 @@ pub struct Counts {
 pub struct Hub {
     config: HubConfig,
     media: Arc<dyn Media>,
-    node: String,
+    node: Arc<Node>,
     rooms: Mutex<Rooms>,
     next_room: AtomicU32,
     next_session: AtomicU64,
@@ -317,7 +322,10 @@ pub(crate) fn moment() -> Moment {
 impl Hub {
     /// A hub without rooms.
     pub fn new(config: HubConfig, media: Arc<dyn Media>) -> Arc<Hub> {
-        let node = format!("ND_{:08x}", rand::rng().random::<u32>());
+        let node = Arc::new(Node {
+            id: format!("ND_{:08x}", rand::rng().random::<u32>()),
+            ice_servers: config.ice_servers.iter().map(IceServer::message).collect(),
+        });
         Arc::new(Hub {
             places: Places::new(0, config.limits.sessions_per_address),
             config,
@@ -339,6 +347,10 @@ impl Hub {
         &self.config.keys
     }
 
+    pub(crate) fn ice_servers(&self) -> &[IceServer] {
+        &self.config.ice_servers
+    }
+
     fn rooms(&self) -> MutexGuard<'_, Rooms> {
         self.rooms
             .lock()
@@ -357,6 +369,8 @@ impl Hub {
     pub async fn run(self: Arc<Self>, mut events: EventQueue) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut news = tokio::time::interval(NEWS_TICK);
+        news.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.receiver.recv() => match event {
@@ -368,6 +382,11 @@ impl Hub {
                     }
                     None => return,
                 },
+                _ = news.tick() => {
+                    for cell in self.cells() {
+                        self.with(&cell, |room, at| room.tell_due_news(at.now));
+                    }
+                }
                 _ = tick.tick() => {
                     let dropped = events.backlog.dropped.swap(0, Ordering::Relaxed);
                     if dropped > 0 && let Some(suppressed) = BEHIND.pass(Instant::now()) {

@@ -13,6 +13,7 @@
 
 mod budget;
 pub mod hub;
+mod ice;
 pub mod log_limit;
 pub mod room;
 pub mod session;
@@ -22,4 +23,5 @@ pub mod visitors;
 pub mod whip;
 
 pub use hub::{EventQueue, EventSink, Gate, Hub, HubConfig, Limits, Media, event_queue};
+pub use ice::IceServer;
 pub use livekit_protocol as proto;

@@ -343,7 +343,7 @@ pub(crate) fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
         is_adaptive: false,
         add_tracks: Vec::new(),
         offer: None,
-        has_channels: true,
+        hears_others: true,
         view: None,
     }
 }

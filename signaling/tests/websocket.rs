@@ -64,12 +64,19 @@ async fn server() -> Server {
         keys: keys(),
         limits: Default::default(),
         gate: None,
+        ice_servers: vec![signaling::IceServer {
+            url: "turn:turn.example.net".into(),
+            username: "user".into(),
+            credential: "secret".into(),
+        }],
     };
     let hub = Hub::new(config, notes.clone());
     let (sink, queue) = event_queue();
     std::mem::forget(sink);
     tokio::spawn(hub.clone().run(queue));
-    let app = signaling::session::router(hub.clone()).merge(signaling::twirp::router(hub.clone()));
+    let app = signaling::session::router(hub.clone())
+        .merge(signaling::twirp::router(hub.clone()))
+        .merge(signaling::whip::router(hub.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -255,6 +262,77 @@ async fn a_cut_session_is_resumed_and_an_unknown_one_starts_afresh() {
 }
 
 #[tokio::test]
+async fn clients_are_told_of_ice_servers_when_they_join_and_when_they_resume() {
+    let server = server().await;
+    let (ana, join) = server.join("ana").await;
+    let told = [proto::IceServer {
+        urls: vec!["turn:turn.example.net".into()],
+        username: "user".into(),
+        credential: "secret".into(),
+    }];
+    assert_eq!(join.ice_servers, told);
+    drop(ana);
+    let sid = join.participant.unwrap().sid;
+    let token = token("ana", |_| {});
+    let path = format!("/rtc?access_token={token}&reconnect=1&sid={sid}");
+    let mut ana = server.open(&path).await.unwrap();
+    let Some(Response::Reconnect(reconnect)) = hear(&mut ana).await else {
+        panic!("no reconnect")
+    };
+    assert_eq!(reconnect.ice_servers, told);
+}
+
+const TWO_CODECS: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 opus/48000/2\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\n";
+
+#[tokio::test]
+async fn a_payload_type_of_two_codecs_is_refused_before_the_engine_sees_it() {
+    let server = server().await;
+    let offer = proto::SessionDescription {
+        r#type: "offer".into(),
+        sdp: TWO_CODECS.into(),
+        ..Default::default()
+    };
+    let request = proto::JoinRequest {
+        publisher_offer: Some(offer.clone()),
+        ..Default::default()
+    };
+    let path = format!(
+        "/rtc/v1?access_token={}&join_request={}",
+        token("ana", |_| {}),
+        join_request(&request)
+    );
+    assert_eq!(server.status(&path).await, 400);
+    let answer = proto::SessionDescription {
+        r#type: "answer".into(),
+        ..offer.clone()
+    };
+    for said in [Request::Offer(offer), Request::Answer(answer)] {
+        let (mut ana, _) = server.join("ana").await;
+        say(&mut ana, said).await;
+        let close = loop {
+            match ana.next().await.unwrap().unwrap() {
+                Frame::Close(close) => break close.unwrap(),
+                _ => continue,
+            }
+        };
+        assert_eq!(u16::from(close.code), 1008);
+        assert!(
+            close
+                .reason
+                .contains("payload type 96 stands for two codecs"),
+            "{}",
+            close.reason
+        );
+    }
+    let notes = server.notes.0.lock().unwrap();
+    let reached = notes
+        .iter()
+        .any(|command| matches!(command, Command::Offer { .. } | Command::Answer { .. }));
+    assert!(!reached);
+}
+
+#[tokio::test]
 async fn bad_tokens_and_requests_are_refused_before_the_upgrade() {
     let server = server().await;
     assert_eq!(server.status("/rtc").await, 401);
@@ -318,6 +396,105 @@ async fn draining_tells_clients_to_come_back() {
     assert!(hear(&mut ana).await.is_none());
 }
 
+mod whip {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{HeaderMap, Request, StatusCode, header};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+        a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=fingerprint:sha-256 AB\r\n\
+        a=setup:actpass\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=sendonly\r\n\
+        a=rtpmap:96 VP8/90000\r\n";
+
+    async fn post(
+        app: Router,
+        path: &str,
+        identity: &str,
+        offer: &str,
+    ) -> (StatusCode, HeaderMap, serde_json::Value) {
+        let request = Request::post(path)
+            .header("content-type", "application/sdp")
+            .header(
+                "authorization",
+                format!("Bearer {}", token(identity, |_| {})),
+            )
+            .body(Body::from(offer.to_owned()))
+            .unwrap();
+        let response = app.oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        (parts.status, parts.headers, body)
+    }
+
+    async fn until_there(server: &Server) {
+        let is_there = async {
+            while server.hub.participants_in("room") == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), is_there)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn while_the_server_drains_encoders_and_players_are_told_to_come_back() {
+        let server = server().await;
+        let app = signaling::whip::router(server.hub.clone());
+        server.hub.drain();
+        let watching = OFFER.replace("sendonly", "recvonly");
+        for (path, offer) in [("/whip/room", OFFER), ("/whep/room", &watching)] {
+            let (status, headers, problem) = post(app.clone(), path, "studio", offer).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(problem["code"], "draining");
+            assert_eq!(
+                problem["detail"],
+                "the server is restarting: try again in a moment"
+            );
+            assert_eq!(headers[header::RETRY_AFTER], "5");
+        }
+    }
+
+    /// The media core here never answers, so a session is still beginning when something ends it.
+    #[tokio::test]
+    async fn a_session_that_is_ended_as_it_begins_hears_why() {
+        for (ending, words) in [
+            ("twin", "somebody with the same identity came"),
+            ("removed", "it was removed from the room"),
+            ("room deleted", "the room was deleted"),
+            ("draining", "the server is restarting"),
+        ] {
+            let server = server().await;
+            let app = signaling::whip::router(server.hub.clone());
+            let begun = tokio::spawn(async move { post(app, "/whip/room", "studio", OFFER).await });
+            until_there(&server).await;
+            match ending {
+                "twin" => drop(server.join("studio").await),
+                "removed" => {
+                    let admin = token("", |video| video.room_admin = true);
+                    let body = r#"{"room":"room","identity":"studio"}"#;
+                    twirp::call(&server.hub, "RemoveParticipant", &admin, body).await;
+                }
+                "room deleted" => assert!(server.hub.delete_room("room")),
+                _ => server.hub.drain(),
+            }
+            let (status, _, problem) = begun.await.unwrap();
+            assert_eq!(status, StatusCode::CONFLICT, "{ending}");
+            assert_eq!(problem["code"], "ended");
+            let detail = problem["detail"].as_str().unwrap();
+            assert_eq!(
+                detail,
+                format!("the session was ended as it began: {words}")
+            );
+        }
+    }
+}
+
 mod twirp {
     use axum::body::Body;
     use axum::http::{Request, StatusCode};
@@ -326,7 +503,7 @@ mod twirp {
 
     use super::*;
 
-    async fn call(
+    pub(super) async fn call(
         hub: &Arc<Hub>,
         method: &str,
         token: &str,

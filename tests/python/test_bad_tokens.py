@@ -137,7 +137,7 @@ async def test_who_was_removed_comes_back_with_its_token_until_that_expires(serv
         async with raw(server, room_name, "guest") as guest:
             await service.room.remove_participant(api.RoomParticipantIdentity(room=room_name, identity="guest"))
             end = await guest.end()
-            assert (end.code, end.reason) == (1000, "PARTICIPANT_REMOVED")
+            assert (end.code, end.reason) == (1000, "it was removed from the room")
             # Its session it can not resume.
             async with raw(server, room_name, "guest", reconnect="1", sid=guest.join.participant.sid) as again:
                 assert (await again.end()).reason == "nothing to resume: join anew"

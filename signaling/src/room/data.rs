@@ -110,7 +110,7 @@ impl Room {
         let connections: Vec<ConnectionId> = self
             .participants
             .values()
-            .filter(|participant| Some(participant.key) != from && participant.has_channels)
+            .filter(|participant| Some(participant.key) != from && participant.hears_others)
             .filter(|participant| {
                 is_to_all
                     || to.contains(&participant.info.identity)

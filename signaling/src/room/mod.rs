@@ -9,12 +9,14 @@
 //! - What a participant may do is asked of its permission at every step, also after it changed.
 //! - A track is shown to others only while it is live, and every subscription is to a live track
 //!   that its publisher lets the subscriber have.
-//! - A hidden participant is never named to others.
+//! - A hidden participant is never named to others, and one who is not announced (see [`roster`])
+//!   by nothing but its own data messages.
 
 mod data;
 pub mod line;
 mod offer;
 mod publish;
+mod roster;
 pub mod speakers;
 mod subscribe;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,8 +40,11 @@ use crate::log_limit::LogLimit;
 
 pub use data::DATA_BOUND;
 use line::Line;
+pub(crate) use offer::check_formats;
 pub use publish::Track;
 pub(crate) use publish::may_publish;
+use roster::Roster;
+pub use roster::{CROWD, CROWD_NO_MORE};
 use speakers::Speakers;
 pub use subscribe::Subscription;
 pub use view::{FOLLOW_TIME, ViewPlace, Whom};
@@ -56,8 +62,12 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(20);
 /// After this long without a report of levels everybody counts as silent, once per tick, until
 /// no speaker is left: the media core reports silence only once.
 pub const LEVELS_TIME: Duration = Duration::from_millis(700);
+/// How often changes of loudness are told in a crowd; who begins and who ends is told at once.
+pub const LOUDNESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often connection quality is told.
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(3);
+/// How many participants' quality is told to all at once, at most; the next ones' comes next time.
+pub const QUALITIES_AT_ONCE: usize = 200;
 /// How long nobody must want a layer before its publisher is told to stop it.
 pub const LAYER_HOLD: Duration = Duration::from_secs(6);
 /// How often a client shall ping, told to it in seconds.
@@ -186,6 +196,15 @@ pub enum CallError {
     NotPlain,
 }
 
+/// What the clients of all rooms are told of the server.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Its id, new for each process.
+    pub id: String,
+    /// STUN and TURN servers.
+    pub ice_servers: Vec<proto::IceServer>,
+}
+
 /// What a room is made with.
 #[derive(Clone, Debug)]
 pub struct RoomSettings {
@@ -232,8 +251,9 @@ pub struct Newcomer {
     pub add_tracks: Vec<proto::AddTrackRequest>,
     /// The offer that came with the join.
     pub offer: Option<proto::SessionDescription>,
-    /// Whether it takes part in data messages.
-    pub has_channels: bool,
+    /// Whether it is a client that is told of the others and gets their data messages; an encoder
+    /// or player is not.
+    pub hears_others: bool,
     /// A player's m-lines: it only receives, over one connection, and what they show.
     pub view: Option<Vec<ViewPlace>>,
 }
@@ -288,8 +308,14 @@ pub struct Participant {
     last_reliable: u32,
     /// Track ids in the client's offers that stand for announced ones; see [`offer`].
     aliases: HashMap<String, String>,
-    has_channels: bool,
+    hears_others: bool,
     view: Option<view::View>,
+    /// What others are told of it, encoded; none since its last change.
+    entry: Option<Bytes>,
+    /// It waits to be in the next news.
+    is_in_news: bool,
+    /// The newest number when it was told the whole roster.
+    told_at: u32,
 }
 
 impl Participant {
@@ -316,16 +342,23 @@ pub struct Room {
     serial: u32,
     sid: String,
     settings: RoomSettings,
-    node: String,
+    node: Arc<Node>,
     created: Moment,
     participants: BTreeMap<ParticipantKey, Participant>,
     tracks: BTreeMap<TrackId, Track>,
     by_session: HashMap<SessionId, ParticipantKey>,
     by_connection: HashMap<ConnectionId, ParticipantKey>,
+    by_identity: HashMap<String, ParticipantKey>,
+    by_track_sid: HashMap<String, TrackId>,
+    roster: Roster,
+    hidden: usize,
+    /// What the metadata and attributes of all take, in bytes.
+    text_bytes: usize,
     next: u32,
     random: StdRng,
     speakers: Speakers<ParticipantKey>,
     levels_heard: Instant,
+    loudness_told: Instant,
     empty_since: Option<Instant>,
     was_occupied: bool,
     quality_told: Instant,
@@ -350,6 +383,19 @@ fn leave(reason: DisconnectReason, action: Action) -> Message {
         action: action as i32,
         regions: None,
     })
+}
+
+/// Why a session ended that did nothing wrong, for the client's log.
+fn words_of(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::ClientInitiated => "the client left",
+        DisconnectReason::DuplicateIdentity => "somebody with the same identity came",
+        DisconnectReason::ServerShutdown => "the server is restarting",
+        DisconnectReason::ParticipantRemoved => "it was removed from the room",
+        DisconnectReason::RoomDeleted => "the room was deleted",
+        DisconnectReason::RoomClosed => "the room's time was over",
+        other => other.as_str_name(),
+    }
 }
 
 /// The message that ends a session which never became a participant's.
@@ -396,7 +442,7 @@ fn short(text: &str) -> String {
     text[..end].chars().map(line).collect()
 }
 
-/// Checks an SDP against its bounds.
+/// Checks an SDP against its bounds and for what the engine must not see.
 pub fn check_sdp(sdp: &str) -> Result<(), Refusal> {
     if sdp.len() > SDP_BOUND {
         return Err(Refusal::Broken(format!(
@@ -412,12 +458,18 @@ pub fn check_sdp(sdp: &str) -> Result<(), Refusal> {
             "session description with over {MEDIA_LINES_BOUND} m-lines"
         )));
     }
-    Ok(())
+    check_formats(sdp).map_err(Refusal::Broken)
 }
 
 impl Room {
     /// An empty room. `serial` is its number in this process; connection and track ids carry it.
-    pub fn new(serial: u32, settings: RoomSettings, node: String, seed: u64, at: Moment) -> Room {
+    pub fn new(
+        serial: u32,
+        settings: RoomSettings,
+        node: Arc<Node>,
+        seed: u64,
+        at: Moment,
+    ) -> Room {
         let mut random = StdRng::seed_from_u64(seed);
         Room {
             serial,
@@ -429,10 +481,16 @@ impl Room {
             tracks: BTreeMap::new(),
             by_session: HashMap::new(),
             by_connection: HashMap::new(),
+            by_identity: HashMap::new(),
+            by_track_sid: HashMap::new(),
+            roster: Roster::new(at.now),
+            hidden: 0,
+            text_bytes: 0,
             next: 0,
             random,
             speakers: Speakers::default(),
             levels_heard: at.now,
+            loudness_told: at.now,
             empty_since: Some(at.now),
             was_occupied: false,
             quality_told: at.now,
@@ -467,10 +525,7 @@ impl Room {
 
     /// How many are in it, hidden ones not counted.
     pub fn participant_count(&self) -> usize {
-        self.participants
-            .values()
-            .filter(|participant| !participant.is_hidden())
-            .count()
+        self.participants.len() - self.hidden
     }
 
     /// How many tracks are live.
@@ -482,10 +537,7 @@ impl Room {
     pub fn has_place_for(&self, identity: &str) -> bool {
         self.settings.max_participants == 0
             || self.participant_count() < self.settings.max_participants as usize
-            || self
-                .participants
-                .values()
-                .any(|participant| participant.info.identity == identity)
+            || self.by_identity.contains_key(identity)
     }
 
     /// Changes what [`Room::new`] was told, where the new value is not its zero.
@@ -518,10 +570,12 @@ impl Room {
             metadata: self.settings.metadata.clone(),
             num_participants: self.participant_count() as u32,
             num_publishers: self
-                .participants
+                .tracks
                 .values()
-                .filter(|participant| participant.info.is_publisher)
-                .count() as u32,
+                .filter(|track| track.is_live())
+                .map(Track::owner)
+                .collect::<BTreeSet<_>>()
+                .len() as u32,
             ..Default::default()
         }
     }
@@ -548,10 +602,18 @@ impl Room {
         }
     }
 
-    fn tell_all(&mut self, except: Option<ParticipantKey>, message: Message) {
-        let message = encode(message);
+    fn send(&mut self, session: SessionId, message: Bytes) {
+        self.effects.push(Effect::Send { session, message });
+    }
+
+    fn tell_all(&mut self, message: Message) {
+        self.send_all(&encode(message));
+    }
+
+    /// Sends the same bytes to every client.
+    fn send_all(&mut self, message: &Bytes) {
         for participant in self.participants.values() {
-            if Some(participant.key) != except
+            if participant.hears_others
                 && let Some(session) = participant.session
             {
                 self.effects.push(Effect::Send {
@@ -580,47 +642,6 @@ impl Room {
         Some(info)
     }
 
-    fn others(&self, except: ParticipantKey) -> Vec<proto::ParticipantInfo> {
-        self.participants
-            .values()
-            .filter(|participant| participant.key != except && !participant.is_hidden())
-            .filter_map(|participant| self.full_info(participant.key, false))
-            .collect()
-    }
-
-    /// Tells everybody what became of a participant: now, or with the next tick that may.
-    fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
-        let Some(length) = self.full_info(key, true).map(|info| info.encoded_len()) else {
-            return;
-        };
-        let now = self.now;
-        let Some(participant) = self.participants.get_mut(&key) else {
-            return;
-        };
-        let to_itself = to_itself | participant.untold.unwrap_or_default();
-        participant.info.version += 1;
-        if !participant.news.spend(length.max(NEWS_LEAST), now) {
-            participant.untold = Some(to_itself);
-            return;
-        }
-        participant.untold = None;
-        let is_hidden = participant.is_hidden();
-        if !is_hidden {
-            let info = self.full_info(key, false).expect("it was just found");
-            let update = proto::ParticipantUpdate {
-                participants: vec![info],
-            };
-            self.tell_all(Some(key), Message::Update(update));
-        }
-        if to_itself {
-            let info = self.full_info(key, true).expect("it was just found");
-            let update = proto::ParticipantUpdate {
-                participants: vec![info],
-            };
-            self.tell(key, Message::Update(update));
-        }
-    }
-
     // ---- coming -------------------------------------------------------------------------------
 
     fn server_info(&self) -> proto::ServerInfo {
@@ -628,7 +649,7 @@ impl Room {
             edition: proto::server_info::Edition::Standard as i32,
             version: SERVER_VERSION.to_owned(),
             protocol: PROTOCOL_VERSION,
-            node_id: self.node.clone(),
+            node_id: self.node.id.clone(),
             ..Default::default()
         }
     }
@@ -643,13 +664,7 @@ impl Room {
     /// Lets somebody in; whoever has the same identity goes.
     pub fn join(&mut self, mut newcomer: Newcomer, at: Moment) -> ParticipantKey {
         self.now = at.now;
-        let twins: Vec<_> = self
-            .participants
-            .values()
-            .filter(|participant| participant.info.identity == newcomer.identity)
-            .map(|participant| participant.key)
-            .collect();
-        for twin in twins {
+        if let Some(twin) = self.by_identity.get(&newcomer.identity).copied() {
             self.remove(
                 twin,
                 DisconnectReason::DuplicateIdentity,
@@ -657,8 +672,7 @@ impl Room {
                 at.now,
             );
         }
-        if self.texts_size(None) + texts_size(&newcomer.metadata, &newcomer.attributes)
-            > ROOM_TEXT_BOUND
+        if self.text_bytes + texts_size(&newcomer.metadata, &newcomer.attributes) > ROOM_TEXT_BOUND
         {
             // Whoever filled the room with text must not keep others out of it.
             newcomer.metadata.clear();
@@ -666,7 +680,8 @@ impl Room {
             self.log_metadata_refused(&newcomer.identity, "the room has too much metadata");
         }
         let is_view = newcomer.view.is_some();
-        let key = ParticipantKey(self.next_number());
+        let number = self.next_number();
+        let key = ParticipantKey(number);
         let publisher = ConnectionId(self.next_id());
         let subscriber = if newcomer.is_single {
             publisher
@@ -689,6 +704,8 @@ impl Room {
             capabilities: newcomer.capabilities,
             ..Default::default()
         };
+        self.by_identity.insert(info.identity.clone(), key);
+        self.text_bytes += texts_size(&info.metadata, &info.attributes);
         self.participants.insert(
             key,
             Participant {
@@ -722,8 +739,11 @@ impl Room {
                 complained: None,
                 last_reliable: 0,
                 aliases: HashMap::new(),
-                has_channels: newcomer.has_channels,
+                hears_others: newcomer.hears_others,
                 view: newcomer.view.map(view::View::new),
+                entry: None,
+                is_in_news: false,
+                told_at: number,
             },
         );
         self.by_session.insert(newcomer.session, key);
@@ -731,12 +751,16 @@ impl Room {
         self.by_connection.insert(subscriber, key);
         self.empty_since = None;
         self.was_occupied = true;
+        if self.participants[&key].is_hidden() {
+            self.hidden += 1;
+        }
+        self.look_at_size();
 
         let response = proto::JoinResponse {
             room: Some(self.info()),
             participant: self.full_info(key, true),
-            other_participants: self.others(key),
             server_version: SERVER_VERSION.to_owned(),
+            ice_servers: self.node.ice_servers.clone(),
             subscriber_primary: !newcomer.is_single,
             client_configuration: Some(Self::client_configuration()),
             ping_timeout: PING_TIMEOUT.as_secs() as i32,
@@ -746,7 +770,12 @@ impl Room {
             fast_publish: true,
             ..Default::default()
         };
-        self.tell(key, Message::Join(response));
+        let others = if newcomer.hears_others {
+            self.others(key)
+        } else {
+            Vec::new()
+        };
+        self.send(newcomer.session, roster::join_response(&response, &others));
         if newcomer.is_single {
             let role = if is_view { Role::View } else { Role::Single };
             self.media(Command::Open {
@@ -787,9 +816,11 @@ impl Room {
             );
         }
         let updates: Vec<_> = self
-            .participants
-            .values()
-            .filter(|p| p.told_quality.is_some() && (p.key == key || !p.is_hidden()))
+            .roster
+            .announced()
+            .chain((!self.roster.is_announced(key)).then_some(key))
+            .filter_map(|key| self.participants.get(&key))
+            .filter(|participant| participant.told_quality.is_some())
             .map(quality_info)
             .collect();
         if !updates.is_empty() {
@@ -802,11 +833,12 @@ impl Room {
 
     /// Whether a participant with this sid and identity is here to be resumed.
     pub fn can_resume(&self, sid: &str, identity: &str) -> bool {
-        self.participants.values().any(|participant| {
-            participant.info.sid == sid
-                && participant.info.identity == identity
-                && participant.media_lost.is_none()
-        })
+        self.by_identity
+            .get(identity)
+            .and_then(|key| self.participants.get(key))
+            .is_some_and(|participant| {
+                participant.info.sid == sid && participant.media_lost.is_none()
+            })
     }
 
     /// Gives a participant a new session. `false` if there is none such.
@@ -815,12 +847,8 @@ impl Room {
         if !self.can_resume(sid, identity) {
             return false;
         }
-        let participant = self
-            .participants
-            .values_mut()
-            .find(|participant| participant.info.sid == sid)
-            .expect("it can be resumed");
-        let key = participant.key;
+        let key = self.by_identity[identity];
+        let participant = self.participants.get_mut(&key).expect("it can be resumed");
         let old = participant.session.replace(session);
         participant.lost_since = None;
         if let Some(offer) = &mut participant.offer_out {
@@ -841,7 +869,7 @@ impl Room {
         self.tell(
             key,
             Message::Reconnect(proto::ReconnectResponse {
-                ice_servers: Vec::new(),
+                ice_servers: self.node.ice_servers.clone(),
                 client_configuration: Some(Self::client_configuration()),
                 server_info: Some(self.server_info()),
                 last_message_seq,
@@ -853,12 +881,7 @@ impl Room {
                 room: Some(self.info()),
             }),
         );
-        let mut participants = self.others(key);
-        participants.extend(self.full_info(key, true));
-        self.tell(
-            key,
-            Message::Update(proto::ParticipantUpdate { participants }),
-        );
+        self.retell_roster(key);
         self.tell_present(key);
         self.retell_places(key);
         if !is_single {
@@ -906,7 +929,7 @@ impl Room {
         action: Option<Action>,
         now: Instant,
     ) {
-        self.remove_as(key, reason, action, (false, reason.as_str_name()), now);
+        self.remove_as(key, reason, action, (false, words_of(reason)), now);
     }
 
     /// Takes a participant out whose client did what it must not, or did not what it must.
@@ -957,26 +980,21 @@ impl Room {
             self.by_connection.remove(&connection);
             self.media(Command::Close { connection });
         }
-        if !participant.is_hidden() {
-            if was_speaking {
-                let speakers = vec![proto::SpeakerInfo {
-                    sid: participant.info.sid.clone(),
-                    level: 0.0,
-                    active: false,
-                }];
-                let change = proto::SpeakersChanged { speakers };
-                self.tell_all(None, Message::SpeakersChanged(change));
-            }
-            let mut info = participant.info;
-            info.version += 1;
-            info.state = State::Disconnected as i32;
-            info.disconnect_reason = reason as i32;
-            info.tracks.clear();
-            let update = proto::ParticipantUpdate {
-                participants: vec![info],
-            };
-            self.tell_all(None, Message::Update(update));
+        self.by_identity.remove(&participant.info.identity);
+        self.text_bytes -= texts_size(&participant.info.metadata, &participant.info.attributes);
+        if participant.is_hidden() {
+            self.hidden -= 1;
+        } else if was_speaking {
+            let speakers = vec![proto::SpeakerInfo {
+                sid: participant.info.sid.clone(),
+                level: 0.0,
+                active: false,
+            }];
+            let change = proto::SpeakersChanged { speakers };
+            self.tell_all(Message::SpeakersChanged(change));
         }
+        self.take_off(key, &participant.info, reason);
+        self.look_at_size();
         if self.participants.is_empty() {
             self.empty_since = Some(now);
         }
@@ -991,7 +1009,7 @@ impl Room {
                 && let Some(session) = participant.session.take()
             {
                 self.by_session.remove(&session);
-                let reason = reason.as_str_name().to_owned();
+                let reason = words_of(reason).to_owned();
                 self.effects.push(Effect::Close {
                     session,
                     is_fault: false,
@@ -1153,7 +1171,10 @@ impl Room {
                 &request.name,
                 request.attributes.clone(),
             ) {
-                Ok(()) => (Reason::Ok, ""),
+                Ok(()) => {
+                    self.step_forward(key);
+                    (Reason::Ok, "")
+                }
                 Err(CallError::NotPlain) => {
                     (Reason::InvalidRequest, "the name has control characters")
                 }
@@ -1193,15 +1214,6 @@ impl Room {
         }
     }
 
-    /// What the metadata and attributes of all but one take.
-    fn texts_size(&self, except: Option<ParticipantKey>) -> usize {
-        self.participants
-            .values()
-            .filter(|participant| Some(participant.key) != except)
-            .map(|participant| texts_size(&participant.info.metadata, &participant.info.attributes))
-            .sum()
-    }
-
     /// Empty `metadata` and `name` leave theirs as they are; an attribute's empty value deletes it.
     fn set_metadata(
         &mut self,
@@ -1210,11 +1222,12 @@ impl Room {
         name: &str,
         attributes: HashMap<String, String>,
     ) -> Result<(), CallError> {
-        let of_others = self.texts_size(Some(key));
         let participant = self
             .participants
             .get_mut(&key)
             .ok_or(CallError::NoParticipant)?;
+        let before = texts_size(&participant.info.metadata, &participant.info.attributes);
+        let of_others = self.text_bytes - before;
         if metadata.len() > METADATA_BOUND || name.len() > NAME_BOUND {
             return Err(CallError::TooLong);
         }
@@ -1234,11 +1247,11 @@ impl Room {
         } else {
             metadata
         };
-        if attributes_size(&merged) > ATTRIBUTES_BOUND
-            || of_others + texts_size(kept, &merged) > ROOM_TEXT_BOUND
-        {
+        let text_bytes = of_others + texts_size(kept, &merged);
+        if attributes_size(&merged) > ATTRIBUTES_BOUND || text_bytes > ROOM_TEXT_BOUND {
             return Err(CallError::TooLong);
         }
+        self.text_bytes = text_bytes;
         participant.info.attributes = merged;
         if !metadata.is_empty() {
             participant.info.metadata = metadata.to_owned();
@@ -1284,10 +1297,9 @@ impl Room {
     // ---- what the server's API says -----------------------------------------------------------
 
     fn by_identity(&self, identity: &str) -> Result<ParticipantKey, CallError> {
-        self.participants
-            .values()
-            .find(|participant| participant.info.identity == identity)
-            .map(|participant| participant.key)
+        self.by_identity
+            .get(identity)
+            .copied()
             .ok_or(CallError::NoParticipant)
     }
 
@@ -1334,7 +1346,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&key) else {
             return;
         };
+        let was_hidden = participant.is_hidden();
         participant.info.permission = Some(permission);
+        let hides = !was_hidden && participant.is_hidden();
+        let appears = was_hidden && !participant.is_hidden();
         let forbidden: Vec<_> = participant
             .tracks
             .iter()
@@ -1349,7 +1364,17 @@ impl Room {
             self.end_track(track, true);
         }
         self.reconcile_subscriber(key);
+        if hides {
+            self.hidden += 1;
+            let info = self.participants[&key].info.clone();
+            self.take_off(key, &info, DisconnectReason::UnknownReason);
+        } else if appears {
+            self.hidden -= 1;
+        }
         self.announce(key, true);
+        if hides || appears {
+            self.look_at_size();
+        }
     }
 
     /// Changes the room's metadata.
@@ -1358,10 +1383,7 @@ impl Room {
             return Err(CallError::TooLong);
         }
         self.settings.metadata = metadata;
-        let update = proto::RoomUpdate {
-            room: Some(self.info()),
-        };
-        self.tell_all(None, Message::RoomUpdate(update));
+        self.tell_room();
         Ok(())
     }
 
@@ -1602,14 +1624,18 @@ impl Room {
                 *slot = (*slot).min(*level);
             }
         }
-        let changes = self.speakers.report(&loudest);
+        let since = self.now.saturating_duration_since(self.loudness_told);
+        let with_loudness = !self.roster.is_crowd || since >= LOUDNESS_INTERVAL;
+        if with_loudness {
+            self.loudness_told = self.now;
+        }
+        let changes = self.speakers.report(&loudest, with_loudness);
         self.follow_speakers();
         let speakers = self.speaker_infos(changes);
         if !speakers.is_empty() {
-            self.tell_all(
-                None,
-                Message::SpeakersChanged(proto::SpeakersChanged { speakers }),
-            );
+            self.tell_all(Message::SpeakersChanged(proto::SpeakersChanged {
+                speakers,
+            }));
         }
     }
 
@@ -1695,6 +1721,8 @@ impl Room {
             self.remove_saying(key, reason, Some(action), &text, now);
         }
         self.tell_untold();
+        self.tell_due_news(now);
+        self.tick_roster();
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
             self.audio_levels(&[]);
         }
@@ -1753,21 +1781,29 @@ impl Room {
 
     fn tell_quality(&mut self) {
         let mut updates = Vec::new();
+        let mut own = Vec::new();
         for participant in self.participants.values_mut() {
-            if !participant.is_connected {
+            let quality = participant.line.quality().0 as i32;
+            if !participant.is_connected || participant.told_quality == Some(quality) {
                 continue;
             }
-            let quality = participant.line.quality().0 as i32;
-            if participant.told_quality != Some(quality) {
-                participant.told_quality = Some(quality);
-                if !participant.is_hidden() {
-                    updates.push(quality_info(participant));
-                }
+            if !self.roster.is_announced(participant.key) {
+                own.push((participant.key, quality_info(participant)));
+            } else if updates.len() < QUALITIES_AT_ONCE {
+                updates.push(quality_info(participant));
+            } else {
+                continue;
             }
+            participant.told_quality = Some(quality);
+        }
+        for (key, update) in own {
+            let updates = vec![update];
+            let update = proto::ConnectionQualityUpdate { updates };
+            self.tell(key, Message::ConnectionQuality(update));
         }
         if !updates.is_empty() {
             let update = proto::ConnectionQualityUpdate { updates };
-            self.tell_all(None, Message::ConnectionQuality(update));
+            self.tell_all(Message::ConnectionQuality(update));
         }
     }
 }

@@ -11,6 +11,8 @@
 
 use std::collections::HashMap;
 
+use super::short;
+
 /// A track that its client announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
@@ -149,6 +151,29 @@ pub(super) fn open_bundle_only(sdp: &str) -> String {
         }
     }
     lines.concat()
+}
+
+/// Refuses a description in which a payload type stands for two codecs: one connection has one
+/// transport, and there a payload type is one codec (RFC 9143 9.1). The engine does not survive it.
+pub(crate) fn check_formats(sdp: &str) -> Result<(), String> {
+    let mut formats: HashMap<&str, &str> = HashMap::new();
+    for format in sdp
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=rtpmap:"))
+    {
+        let (number, codec) = format.trim_end().split_once(' ').unwrap_or((format, ""));
+        if !formats
+            .entry(number)
+            .or_insert(codec)
+            .eq_ignore_ascii_case(codec)
+        {
+            return Err(format!(
+                "the payload type {} stands for two codecs in bundled m-lines",
+                short(number)
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -273,6 +273,7 @@ impl Room {
                 is_muted,
             });
         }
+        self.by_track_sid.insert(info.sid.clone(), id);
         self.tracks.insert(
             id,
             Track {
@@ -327,6 +328,8 @@ impl Room {
             participant.info.is_publisher = true;
         }
         self.announce(owner, false);
+        // Clients take a track only of a participant they know.
+        self.tell_news_of(owner);
         self.reconcile_track(id);
     }
 
@@ -347,6 +350,7 @@ impl Room {
     /// Forgets a track without telling anybody but the media core. Returns its owner and sid.
     pub(super) fn drop_track(&mut self, id: TrackId) -> Option<(ParticipantKey, String, bool)> {
         let track = self.tracks.remove(&id)?;
+        self.by_track_sid.remove(&track.info.sid);
         self.media(Command::Unpublish { track: id });
         if let Some(owner) = self.participants.get_mut(&track.owner) {
             owner.tracks.retain(|known| *known != id);

@@ -57,8 +57,9 @@ impl<K: Ord + Copy> Speakers<K> {
     }
 
     /// One report: each loudest level per participant, absent ones being silent.
-    /// Returns what changed, loudest first.
-    pub fn report(&mut self, levels: &BTreeMap<K, u8>) -> Vec<Change<K>> {
+    /// Returns what changed, loudest first: who began and who ended, and with `with_loudness` who
+    /// became louder or softer.
+    pub fn report(&mut self, levels: &BTreeMap<K, u8>, with_loudness: bool) -> Vec<Change<K>> {
         for who in levels.keys() {
             self.0.entry(*who).or_insert(Voice {
                 smoothed: SILENCE,
@@ -92,7 +93,8 @@ impl<K: Ord + Copy> Speakers<K> {
             } else {
                 0.0
             };
-            if was_active != voice.is_active || (voice.is_active && level != voice.told) {
+            let is_other = with_loudness && voice.is_active && level != voice.told;
+            if was_active != voice.is_active || is_other {
                 voice.told = level;
                 changes.push(Change {
                     who: *who,
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     fn report(speakers: &mut Speakers<u32>, levels: &[(u32, u8)]) -> Vec<Change<u32>> {
-        speakers.report(&levels.iter().copied().collect())
+        speakers.report(&levels.iter().copied().collect(), true)
     }
 
     #[test]

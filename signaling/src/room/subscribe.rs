@@ -127,22 +127,9 @@ fn is_allowed(subscriber: &Participant, owner: &Participant, track: &Track) -> b
 }
 
 impl Room {
-    fn track_by_sid(&self, sid: &str) -> Option<TrackId> {
-        self.tracks
-            .iter()
-            .find(|(_, track)| track.info.sid == sid)
-            .map(|(id, _)| *id)
-    }
-
-    fn tracks_by_sid<'a>(&self, sids: impl Iterator<Item = &'a String>) -> Vec<TrackId> {
-        let sids: HashSet<&str> = sids.take(TRACK_IDS_BOUND).map(String::as_str).collect();
-        if sids.is_empty() {
-            return Vec::new();
-        }
-        self.tracks
-            .iter()
-            .filter(|(_, track)| sids.contains(track.info.sid.as_str()))
-            .map(|(id, _)| *id)
+    fn tracks_by_sid<'a>(&self, sids: impl Iterator<Item = &'a String>) -> BTreeSet<TrackId> {
+        sids.take(TRACK_IDS_BOUND)
+            .filter_map(|sid| self.by_track_sid.get(sid).copied())
             .collect()
     }
 
@@ -367,7 +354,9 @@ impl Room {
                 track: id,
                 selection,
             });
-            self.tell_wanted_layers_up(id);
+            if selection.is_enabled {
+                self.tell_wanted_layers_up(id, selection.quality);
+            }
         }
     }
 
@@ -444,23 +433,13 @@ impl Room {
 
     // ---- what publishers need not send --------------------------------------------------------
 
-    fn wanted(&self, id: TrackId) -> Option<Quality> {
-        self.participants
-            .values()
-            .filter_map(|participant| participant.subscriptions.get(&id))
-            .filter(|subscription| subscription.selection.is_enabled)
-            .map(|subscription| subscription.selection.quality)
-            .max()
-    }
-
     /// More wanted than was told: the publisher hears of it at once.
-    fn tell_wanted_layers_up(&mut self, id: TrackId) {
-        let wanted = self.wanted(id);
+    fn tell_wanted_layers_up(&mut self, id: TrackId, wanted: Quality) {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        if track.is_video() && track.is_live() && wanted > track.told_wanted {
-            track.told_wanted = wanted;
+        if track.is_video() && track.is_live() && Some(wanted) > track.told_wanted {
+            track.told_wanted = Some(wanted);
             track.less_wanted_since = None;
             self.tell_wanted(id);
         }
@@ -468,6 +447,14 @@ impl Room {
 
     /// Less wanted for long enough: the publisher hears of it.
     pub(super) fn tell_wanted_layers(&mut self, now: Instant) {
+        let mut best: HashMap<TrackId, Quality> = HashMap::new();
+        for (id, subscription) in self.participants.values().flat_map(|p| &p.subscriptions) {
+            if subscription.selection.is_enabled {
+                let quality = subscription.selection.quality;
+                let best = best.entry(*id).or_insert(quality);
+                *best = (*best).max(quality);
+            }
+        }
         let videos: Vec<_> = self
             .tracks
             .iter()
@@ -475,12 +462,14 @@ impl Room {
             .map(|(id, _)| *id)
             .collect();
         for id in videos {
-            let wanted = self.wanted(id);
+            let wanted = best.get(&id).copied();
             let Some(track) = self.tracks.get_mut(&id) else {
                 continue;
             };
-            if wanted > track.told_wanted {
-                self.tell_wanted_layers_up(id);
+            if let Some(more) = wanted
+                && wanted > track.told_wanted
+            {
+                self.tell_wanted_layers_up(id, more);
             } else if wanted == track.told_wanted {
                 track.less_wanted_since = None;
             } else {
@@ -538,7 +527,7 @@ impl Room {
 
     /// Whether a track's sid is known.
     pub fn has_track(&self, sid: &str) -> bool {
-        self.track_by_sid(sid).is_some()
+        self.by_track_sid.contains_key(sid)
     }
 }
 

@@ -8,6 +8,8 @@ use sfu::{Channel, Codec, LineReport, Quality, Selection};
 
 use super::*;
 
+mod crowd;
+
 struct World {
     room: Room,
     now: Instant,
@@ -33,7 +35,10 @@ impl World {
         let room = Room::new(
             7,
             settings,
-            "ND".into(),
+            Arc::new(Node {
+                id: "ND".into(),
+                ..Default::default()
+            }),
             1,
             Moment {
                 now,
@@ -94,7 +99,7 @@ impl World {
             is_adaptive: false,
             add_tracks: Vec::new(),
             offer: None,
-            has_channels: true,
+            hears_others: true,
             view: None,
         };
         change(&mut newcomer);
@@ -1111,7 +1116,7 @@ fn who_never_connects_media_is_sent_away_with_the_reason() {
         is_adaptive: false,
         add_tracks: Vec::new(),
         offer: None,
-        has_channels: true,
+        hears_others: true,
         view: None,
     };
     let key = world.room.join(newcomer.clone(), at);
@@ -1228,7 +1233,7 @@ impl World {
 fn a_player_is_shown_whom_it_asked_for_when_they_come_and_no_second_offer_is_asked() {
     let mut world = World::new();
     let player = world.join_with(1, |newcomer| {
-        newcomer.has_channels = false;
+        newcomer.hears_others = false;
         newcomer.view = Some(vec![
             ViewPlace {
                 mid: "a".into(),

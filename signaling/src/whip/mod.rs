@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::hub::{Hub, outbox};
+use crate::ice::IceServer;
 use crate::log_limit::LogLimit;
 use crate::room::{NAME_BOUND, SDP_BOUND, Whom};
 use crate::session::{bearer, fit_claims, newcomer};
@@ -53,33 +54,6 @@ const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 static REFUSED: LogLimit = LogLimit::new();
-
-/// A STUN or TURN server that clients are told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IceServer {
-    /// `stun:`, `turn:` or `turns:` address (RFC 7064, RFC 7065).
-    pub url: String,
-    /// For TURN.
-    pub username: String,
-    /// For TURN.
-    pub credential: String,
-}
-
-impl IceServer {
-    /// The value of a Link header (RFC 9725 4.6).
-    fn link(&self) -> Option<HeaderValue> {
-        let mut link = format!("<{}>; rel=\"ice-server\"", self.url);
-        if !self.username.is_empty() {
-            let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-            link.push_str(&format!(
-                "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
-                quoted(&self.username),
-                quoted(&self.credential)
-            ));
-        }
-        HeaderValue::from_str(&link).ok()
-    }
-}
 
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +120,13 @@ impl Desk {
     }
 }
 
-/// The endpoints of encoders and players. `ice_servers` are told to them.
-pub fn router(hub: Arc<Hub>, ice_servers: &[IceServer]) -> Router {
+/// The endpoints of encoders and players.
+pub fn router(hub: Arc<Hub>) -> Router {
+    let links = hub.ice_servers().iter().filter_map(IceServer::link);
+    let links = links.collect();
     let desk = Arc::new(Desk {
         hub,
-        links: ice_servers.iter().filter_map(IceServer::link).collect(),
+        links,
         resources: Mutex::default(),
         offers: Mutex::default(),
     });
@@ -403,7 +379,7 @@ async fn open(
         .take_place(visitor.map(|Extension(Visitor(address))| address))?;
     desk.hub.admit(&claims).await?;
     newcomer.is_single = true;
-    newcomer.has_channels = false;
+    newcomer.hears_others = false;
     let offer = newcomer
         .offer
         .as_ref()

@@ -4,14 +4,14 @@
 //! An offer that could be answered only in part is refused in whole (RFC 9725 4.4.3), with words
 //! for the person who set up the client.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use livekit_protocol as proto;
 use proto::{TrackSource, TrackType, VideoQuality};
 
 use super::fragment;
 use super::problem::Problem;
-use crate::room::{MEDIA_LINES_BOUND, ViewPlace, Whom};
+use crate::room::{MEDIA_LINES_BOUND, ViewPlace, Whom, check_formats};
 
 /// The longest mid, in bytes; the media core tells m-lines apart by so many.
 const MID_BOUND: usize = 16;
@@ -227,19 +227,7 @@ fn check_transport(sdp: &str, offer: &Offer<'_>) -> Result<(), Problem> {
             "every m-line needs an a=mid of at most {MID_BOUND} bytes"
         )));
     }
-    let mut formats: HashMap<&str, &str> = HashMap::new();
-    for line in sdp
-        .lines()
-        .filter_map(|line| line.strip_prefix("a=rtpmap:"))
-    {
-        let (number, codec) = line.trim_end().split_once(' ').unwrap_or((line, ""));
-        if *formats.entry(number).or_insert(codec) != codec {
-            // RFC 9143 9.1: in one transport a payload type is one codec.
-            return Err(Problem::unprocessable(format!(
-                "the payload type {number} stands for two codecs in bundled m-lines"
-            )));
-        }
-    }
+    check_formats(sdp).map_err(Problem::unprocessable)?;
     let mut mids: Vec<&str> = in_use().map(|section| section.mid).collect();
     mids.sort_unstable();
     if mids.windows(2).any(|pair| pair[0] == pair[1]) {
