@@ -6,7 +6,7 @@ import { Belongings, serveHarness, startChromium } from '../lib/browsers.mjs';
 import { Guests } from '../lib/guests.mjs';
 import { toneOf } from '../lib/media.mjs';
 import { Attendee } from '../lib/meeting-page.mjs';
-import { Server } from '../lib/server.mjs';
+import { Server, token } from '../lib/server.mjs';
 import { until, untilValue } from '../lib/waiting.mjs';
 
 const suite = new Belongings();
@@ -43,6 +43,28 @@ test('a raised hand is seen by the others on the tile and on the list, and goes 
   assert.match(await row.innerText(), /第 1 位举手/);
   await asks.press('hand');
   await until('and down again', async () => (await row.getAttribute('data-hand')) === 'false');
+});
+
+test('in a crowd the list names whom it knows and says how many more are there', { timeout: 120_000 }, async (t) => {
+  const [chairs] = await meet(t, [1]);
+  const room = await chairs.page.evaluate(() => window.__terrace.room.name);
+  // Viewers by their WebSockets alone: what is asked for here is the number.
+  const viewers = Array.from({ length: 120 }, (_, number) => token({ room, identity: `viewer-${number}`, grants: { canPublish: false } }));
+  await chairs.page.evaluate(
+    ([url, tokens]) => {
+      window.viewers = tokens.map((one) => new WebSocket(`${url}/rtc?access_token=${one}`));
+    },
+    [server.socketUrl, viewers],
+  );
+  const more = chairs.page.locator('[data-testid="unlisted"]');
+  await chairs.press('participants');
+  await until('the rest is counted', async () => (await more.isVisible()) && (await more.innerText()) === '还有 21 人在场');
+  assert.equal(await chairs.page.locator('[data-testid="roster-row"]').count(), 100);
+  assert.match(await chairs.page.locator('[data-testid="people-count"]').innerText(), /^121 /);
+  await chairs.page.evaluate(() => window.viewers.forEach((socket) => socket.close()));
+  const rows = () => chairs.page.locator('[data-testid="roster-row"]').count();
+  await until('they are gone', async () => !(await more.isVisible()) && (await rows()) === 1, { patience: 60_000 });
+});
 });
 
 test('chat goes both ways, and what came unread is counted', { timeout: 120_000 }, async (t) => {

@@ -19,7 +19,7 @@ export function MeetingHeader({ code, state }: { code: string; state: SessionSta
         </p>
       </div>
       <ul className="meeting-facts" role="list">
-        <li data-testid="people-count">{words.meeting.people(state.participants.length)}</li>
+        <li data-testid="people-count">{words.meeting.people(state.participants.length + state.unlisted)}</li>
         {state.joinedAt > 0 && (
           <li>
             <span className="visually-hidden">{words.meeting.elapsed} </span>

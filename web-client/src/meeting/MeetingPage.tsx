@@ -137,7 +137,8 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
   });
 
   if (state.phase === 'joining') return <Joining name={state.meetingName} />;
-  const alone = state.participants.length <= 1;
+  const headcount = state.participants.length + state.unlisted;
+  const alone = headcount <= 1;
 
   return (
     <div className={panel === null ? 'meeting' : 'meeting meeting-with-panel'} data-testid="meeting" data-phase={state.phase}>
@@ -183,7 +184,7 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
           <div className="panel-head">
             <h2>
               {panel === 'chat' ? words.chat.title : words.participants.title}
-              {panel === 'participants' && <span className="secondary"> {words.participants.count(state.participants.length)}</span>}
+              {panel === 'participants' && <span className="secondary"> {words.participants.count(headcount)}</span>}
             </h2>
             <button type="button" className="icon-button" aria-label={words.close} onClick={closePanel} data-testid="panel-close">
               <Icon name="close" />
@@ -192,7 +193,7 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
           {panel === 'chat' ? (
             <ChatPanel code={code} chat={state.chat} onSend={(text) => session.sendMessage(text)} />
           ) : (
-            <ParticipantsPanel code={code} people={state.participants} />
+            <ParticipantsPanel code={code} people={state.participants} unlisted={state.unlisted} />
           )}
         </aside>
       )}

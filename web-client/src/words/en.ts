@@ -154,6 +154,7 @@ export const en: Words = {
   participants: {
     title: 'People',
     count: (n) => (n === 1 ? '1 person' : `${n} people`),
+    more: (n) => `and ${n} more`,
     hands: (n) => (n === 1 ? '1 hand raised' : `${n} hands raised, in order`),
     microphoneOn: 'Microphone on',
     microphoneOff: 'Microphone off',

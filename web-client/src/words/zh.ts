@@ -157,6 +157,7 @@ export const zh = {
   participants: {
     title: '成员',
     count: (n: number) => `${n} 人`,
+    more: (n: number) => `还有 ${n} 人在场`,
     hands: (n: number) => `${n} 人举手，按先后排列`,
     microphoneOn: '话筒开',
     microphoneOff: '话筒关',

@@ -11,12 +11,14 @@ import { initialsOf } from '../stage/Tile';
 interface Props {
   code: string;
   people: readonly ParticipantView[];
+  /** How many more are there whom the list does not name. */
+  unlisted: number;
 }
 
 /** From this many people on the list can be searched. */
 const SEARCH_FROM = 8;
 
-export function ParticipantsPanel({ code, people }: Props) {
+export function ParticipantsPanel({ code, people, unlisted }: Props) {
   const words = useWords();
   const [query, setQuery] = useState('');
   const roster = orderRoster(people, words.languageTag);
@@ -84,6 +86,11 @@ export function ParticipantsPanel({ code, people }: Props) {
           </li>
         ))}
       </ul>
+      {unlisted > 0 && (
+        <p className="secondary" data-testid="unlisted">
+          {words.participants.more(unlisted)}
+        </p>
+      )}
     </div>
   );
 }

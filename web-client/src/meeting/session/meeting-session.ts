@@ -26,6 +26,7 @@ import { Arrivals } from './arrivals';
 import { endingFor, endingForRefusal, endingWhenTiredOf } from './end-of-session';
 import { OwnMedia, type Busy } from './own-media';
 import { HAND_ATTRIBUTE, viewsOf, type ParticipantView } from './participant-view';
+import { beyondTheList } from './headcount';
 import { FIRST_JOIN_PATIENCE_MS, GIVE_UP_AFTER_MS, waitBeforeRejoin } from './reconnect-policy';
 import { codecFor, mediaServerUrl, roomOptions } from './room-options';
 import { microphoneAfterAbsence, writeSeat, type SeatMemory } from './seat-memory';
@@ -40,6 +41,8 @@ export interface SessionState {
   meetingName: string;
   joinedAt: number;
   participants: readonly ParticipantView[];
+  /** How many more are there whom the list does not name. */
+  unlisted: number;
   canPlayAudio: boolean;
   busy: Busy;
   /** What the visitor asked of the microphone and camera, which is what the buttons show. */
@@ -60,6 +63,8 @@ export interface SessionInput {
 
 /** Least time between two redraws for changes in the room; speakers alone change several times a second. */
 const REDRAW_INTERVAL_MS = 80;
+/** How often the number of people is looked at; the library tells no event of it. */
+const HEADCOUNT_INTERVAL_MS = 2_000;
 /** How often the tab notes that it is still in the meeting. */
 const SEEN_INTERVAL_MS = 5_000;
 /** How long one attempt at the media connection may take. */
@@ -101,6 +106,7 @@ export class MeetingSession {
       meetingName: input.meeting.name,
       joinedAt: memory?.active === true ? memory.joinedAt : 0,
       participants: [],
+      unlisted: 0,
       canPlayAudio: true,
       busy: this.media.busy,
       microphoneOn: false,
@@ -381,6 +387,7 @@ export class MeetingSession {
     room.registerTextStreamHandler(CHAT_TOPIC, (reader, { identity }) => void this.receiveMessage(reader, identity));
 
     const seen = setInterval(() => this.remember(), SEEN_INTERVAL_MS);
+    const headcount = setInterval(redraw, HEADCOUNT_INTERVAL_MS);
     const onPageHide = (event: PageTransitionEvent): void => {
       // A page kept for "back" may return; one that goes for good says goodbye and keeps the seat.
       if (event.persisted) this.remember();
@@ -389,6 +396,7 @@ export class MeetingSession {
     window.addEventListener('pagehide', onPageHide);
     this.cleanUps.push(
       () => clearInterval(seen),
+      () => clearInterval(headcount),
       () => window.removeEventListener('pagehide', onPageHide),
       subscribePreferences(() => void this.media.setCodec(codecFor(this.switches, getPreferences()))),
     );
@@ -443,10 +451,11 @@ export class MeetingSession {
       this.redrawTimer = null;
       const { room, media } = this;
       // While the line is down the room is empty; the page keeps showing who was there.
-      const participants =
-        room.state === ConnectionState.Connected ? viewsOf(room, this.state.participants) : this.state.participants;
+      const isIn = room.state === ConnectionState.Connected;
+      const participants = isIn ? viewsOf(room, this.state.participants) : this.state.participants;
       this.set({
         participants,
+        unlisted: isIn ? beyondTheList(room.numParticipants, participants.length) : this.state.unlisted,
         busy: media.busy,
         microphoneOn: media.wanted.microphone,
         cameraOn: media.wanted.camera,
