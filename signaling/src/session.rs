@@ -45,6 +45,10 @@ pub const MESSAGE_BYTES_PER_SECOND: usize = 512 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
 /// How long one message may take to be written to a client.
 pub const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How many messages are read of a client that is gone, looking for its leave.
+const LAST_WORDS: usize = 32;
+/// How long they may take to be read: they are here already, if at all.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 /// How long a client may take to close its side.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// How often a client gets a fresh token to come back with.
@@ -629,7 +633,18 @@ async fn converse(
             outgoing = outlet.next() => match outgoing {
                 Some(Outgoing::Message(message)) => {
                     if let Err(end) = write(socket, Frame::Binary(message), outlet).await {
-                        return end;
+                        return match end {
+                            End::Lost(_) if has_left(socket).await => {
+                                let leave = proto::LeaveRequest::default();
+                                let leave = proto::signal_request::Message::Leave(leave);
+                                let _ = hub.handle(cell, session, leave);
+                                End::Closed {
+                                    is_fault: false,
+                                    reason: "the client left".into(),
+                                }
+                            }
+                            end => end,
+                        };
                     }
                 }
                 Some(Outgoing::Close { is_fault, reason }) => {
@@ -688,6 +703,27 @@ async fn converse(
             }
         }
     }
+}
+
+/// Whether a client whose connection is lost had said before that it leaves. Clients close their
+/// connection right after these words, and in a busy room they still lie here unread.
+async fn has_left(socket: &mut WebSocket) -> bool {
+    let reading = async {
+        for _ in 0..LAST_WORDS {
+            let Some(Ok(frame)) = socket.recv().await else {
+                return false;
+            };
+            if let Frame::Binary(bytes) = frame
+                && let Ok(request) = proto::SignalRequest::decode(bytes)
+                && let Some(proto::signal_request::Message::Leave(_)) = request.message
+            {
+                return true;
+            }
+        }
+        false
+    };
+    let read = tokio::time::timeout(LAST_WORDS_TIME, reading).await;
+    read.unwrap_or_default()
 }
 
 fn length(frame: &Frame) -> usize {

@@ -400,7 +400,7 @@ async def test_two_of_one_identity_in_a_fast_loop_take_turns(server, room_name, 
 async def test_the_first_of_one_identity_is_told_why_it_ends(server, room_name, undisturbed):
     async with undisturbed():
         async with raw(server, room_name, "twin") as first, raw(server, room_name, "twin") as second:
-            end = await first.is_refused(1000, "DUPLICATE_IDENTITY", models.DisconnectReason.DUPLICATE_IDENTITY)
+            end = await first.is_refused(1000, "somebody with the same identity came", models.DisconnectReason.DUPLICATE_IDENTITY)
             assert end.leave.action == signal.LeaveRequest.DISCONNECT
             await second.still_answers()
 

@@ -1,6 +1,9 @@
 """Encoders by WHIP (RFC 9725): aiortc in the place of OBS, and every status of the protocol by hand."""
 
 import asyncio
+import os
+import re
+import textwrap
 
 import media
 import pytest
@@ -9,6 +12,7 @@ from http_media import (
     CANDIDATE, FRAGMENT, PUBLISHES, RESTART, SDP, WATCHES, Client, encoder, some_offer,
 )
 from livekit import api, rtc
+from terrace_server import REPOSITORY
 
 CAMERA, MICROPHONE = rtc.TrackSource.SOURCE_CAMERA, rtc.TrackSource.SOURCE_MICROPHONE
 
@@ -184,6 +188,26 @@ async def test_pages_of_other_origins_may_use_it(hand, room_name, protocol):
         assert all(name in allowed for name in ("authorization", "content-type", "if-match"))
     answer = await hand.request("OPTIONS", f"/{protocol}/{room_name}")
     assert answer.headers["Accept-Post"] == SDP
+
+
+GUIDE = (REPOSITORY / "docs/guide/operate.md").read_text()
+
+
+@pytest.mark.parametrize(("protocol", "offer"), [("whip", PUBLISHES), ("whep", WATCHES)], ids=["whip", "whep"])
+async def test_the_command_in_the_guide_opens_a_session(server, room_name, rooms, tmp_path, protocol, offer):
+    (line,) = [block for block in re.findall(r"```sh\n(.*?)```", GUIDE, re.S) if f"https://HOST/{protocol}/" in block]
+    line = textwrap.dedent(line).replace("https://HOST", server.url).replace("ROOM", room_name)
+    (tmp_path / "offer.sdp").write_bytes(offer.encode())
+    environment = {**os.environ, "TOKEN": token(room_name, "by-hand")}
+    run = await asyncio.create_subprocess_exec(
+        "sh", "-c", line, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(20):
+        answer = (await run.communicate())[0].decode()
+    assert run.returncode == 0 and answer.startswith("HTTP/1.1 201"), answer
+    head, body = answer.split("\r\n\r\n", 1)
+    assert re.search(rf"^location: /{protocol}/{room_name}/\S+", head, re.M | re.I) and body.startswith("v=0"), answer
+    assert list(await listed(rooms, room_name)) == ["by-hand"]
 
 
 TWO_CAMERAS = some_offer(("video", "sendonly"), ("video", "sendonly"))

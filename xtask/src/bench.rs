@@ -63,7 +63,7 @@ pub(crate) fn session() -> Result<()> {
     Ok(())
 }
 
-fn measure<T: serde::de::DeserializeOwned>(
+pub(crate) fn measure<T: serde::de::DeserializeOwned>(
     folder: &str,
     program: &str,
     arguments: &[&str],
@@ -115,13 +115,13 @@ pub(crate) fn machine() -> String {
 }
 
 /// The value below which `share` of the sorted values lie.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let index = (last as f64 * share).round() as usize;
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+pub(crate) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values

@@ -1,6 +1,7 @@
 //! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `notice`, `sbom`.
 
 mod bench;
+mod crowd;
 mod demo;
 mod install;
 mod inventory;
@@ -17,6 +18,7 @@ cargo xtask test [--all]         install what the tests need and run them; --all
 cargo xtask test --only A,B      run some parts only
 cargo xtask lint                 format check, clippy and the web client's linter
 cargo xtask bench session        measure memory and times to the first picture, for docs/performance.md
+cargo xtask bench crowd          measure what thousands of participants cost signalling, for docs/performance.md
 cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
 cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
 cargo xtask notice               write NOTICE: what the program contains, under which licences
@@ -36,6 +38,7 @@ fn main() -> Result<()> {
             "format,clippy,client-lint",
         ])?),
         ["bench", "session"] => bench::session(),
+        ["bench", "crowd"] => crowd::crowd(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["notice"] => inventory::write_notice(),

@@ -3,7 +3,7 @@
 // Older clients and server SDKs address by these fields.
 #![allow(deprecated)]
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use livekit_protocol as proto;
@@ -105,17 +105,24 @@ impl Room {
         to_sids: &[String],
     ) {
         let is_to_all = packet.destination_identities.is_empty() && to_sids.is_empty();
-        let to: HashSet<&String> = packet.destination_identities.iter().collect();
-        let to_sids: HashSet<&String> = to_sids.iter().collect();
-        let connections: Vec<ConnectionId> = self
-            .participants
-            .values()
-            .filter(|participant| Some(participant.key) != from && participant.hears_others)
-            .filter(|participant| {
-                is_to_all
-                    || to.contains(&participant.info.identity)
-                    || to_sids.contains(&participant.info.sid)
-            })
+        let mut to: BTreeSet<ParticipantKey> = packet
+            .destination_identities
+            .iter()
+            .filter_map(|identity| self.by_identity.get(identity).copied())
+            .collect();
+        if is_to_all {
+            to.extend(self.participants.keys());
+        } else if !to_sids.is_empty() {
+            let to_sids: HashSet<&String> = to_sids.iter().collect();
+            let named = self.participants.values();
+            let named = named.filter(|participant| to_sids.contains(&participant.info.sid));
+            to.extend(named.map(|participant| participant.key));
+        }
+        let connections: Vec<ConnectionId> = to
+            .into_iter()
+            .filter(|key| Some(*key) != from)
+            .filter_map(|key| self.participants.get(&key))
+            .filter(|participant| participant.hears_others)
             .map(|participant| participant.subscriber)
             .collect();
         if !connections.is_empty() {

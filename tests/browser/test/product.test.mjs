@@ -65,7 +65,6 @@ test('in a crowd the list names whom it knows and says how many more are there',
   const rows = () => chairs.page.locator('[data-testid="roster-row"]').count();
   await until('they are gone', async () => !(await more.isVisible()) && (await rows()) === 1, { patience: 60_000 });
 });
-});
 
 test('chat goes both ways, and what came unread is counted', { timeout: 120_000 }, async (t) => {
   const [one, two] = await meet(t, [3, 4]);
