@@ -243,7 +243,7 @@ fn run(
         for (socket, readable) in sockets.iter().zip(&mut readable) {
             for _ in 0..BATCHES_PER_TURN {
                 match batch.receive(&socket.socket) {
-                    Ok(_) => {
+                    Ok(received) => {
                         let now = Instant::now();
                         for datagram in batch.datagrams().filter(|one| !one.is_truncated) {
                             shard.receive(
@@ -252,6 +252,11 @@ fn run(
                                 socket.candidate,
                                 datagram.contents,
                             );
+                        }
+                        if received < udp_batch::MAX_BATCH {
+                            // It was all that there was; what comes now is announced anew.
+                            *readable = false;
+                            break;
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -24,10 +24,6 @@ use crate::shard::Transmit;
 use crate::srtp::{Keys, Refused, Window};
 use crate::track::Packet;
 
-/// Packets kept per outgoing picture for repair: over a second of 4 Mbit/s. The packets themselves
-/// are shared by all who get them.
-const KEPT: usize = 512;
-
 /// A packet older than this comes too late for any picture.
 const KEPT_FOR: Duration = Duration::from_secs(2);
 
@@ -37,6 +33,10 @@ const REPAIR_PERCENT: usize = 50;
 
 /// Bytes of repair that a stream may save up while nothing is lost.
 const REPAIR_SAVED: usize = 64 * 1024;
+
+/// Packets sent again that are remembered, so that what is asked for twice within a round trip is
+/// sent once.
+const REPAIRED: usize = 128;
 
 /// What is asked for again within this time was asked for before the repair could come; used until
 /// a report tells the round trip.
@@ -89,7 +89,6 @@ pub(crate) struct Outgoing {
 struct Pending {
     packet: Arc<Packet>,
     to: Outgoing,
-    is_video: bool,
 }
 
 /// The ids under which a subscriber takes header extensions on an m-line.
@@ -115,11 +114,10 @@ pub(crate) struct Agreed {
 
 /// A packet as it was sent, for repair.
 #[derive(Debug)]
-struct Kept {
-    packet: Arc<Packet>,
-    numbers: Numbers,
-    payload_type: u8,
-    repaired: Option<Instant>,
+pub(crate) struct Sent {
+    pub(crate) packet: Arc<Packet>,
+    pub(crate) numbers: Numbers,
+    pub(crate) payload_type: Pt,
 }
 
 /// What is sent on one m-line.
@@ -132,8 +130,8 @@ struct Stream {
     sealed: Window,
     repair_sequence: u64,
     repair_saved: usize,
-    /// By the sequence number modulo [`KEPT`]; empty for sound.
-    kept: Vec<Option<Kept>>,
+    /// Sequence numbers sent again, and when; the oldest first.
+    repaired: VecDeque<(u16, Instant)>,
     packets: u32,
     octets: u32,
     reported: Option<Instant>,
@@ -153,25 +151,13 @@ impl Stream {
             // Below 2^15, so that the roll-over counter is 0 for everyone.
             repair_sequence: u64::from(rand::random::<u16>() >> 1),
             repair_saved: REPAIR_SAVED / 2,
-            kept: Vec::new(),
+            repaired: VecDeque::new(),
             packets: 0,
             octets: 0,
             reported: None,
             reported_packets: 0,
             reports: VecDeque::new(),
         }
-    }
-
-    fn keep(&mut self, packet: &Arc<Packet>, numbers: Numbers, payload_type: u8) {
-        if self.kept.is_empty() {
-            self.kept.resize_with(KEPT, || None);
-        }
-        self.kept[numbers.sequence as usize % KEPT] = Some(Kept {
-            packet: packet.clone(),
-            numbers,
-            payload_type,
-            repaired: None,
-        });
     }
 }
 
@@ -358,11 +344,10 @@ impl Outlet {
     }
 
     /// Puts a packet on the list of what is sent next. Returns whether it is the first there.
-    pub(crate) fn push(&mut self, packet: &Arc<Packet>, to: &Outgoing, is_video: bool) -> bool {
+    pub(crate) fn push(&mut self, packet: &Arc<Packet>, to: &Outgoing) -> bool {
         self.pending.push(Pending {
             packet: packet.clone(),
             to: *to,
-            is_video,
         });
         self.pending.len() == 1
     }
@@ -386,11 +371,7 @@ impl Outlet {
 
     /// Writes and seals a packet at the beginning of `room`; returns its length in bytes.
     fn seal(&mut self, pending: &Pending, room: &mut [u8]) -> Option<usize> {
-        let Pending {
-            packet,
-            to,
-            is_video,
-        } = pending;
+        let Pending { packet, to } = pending;
         let keys = self.keys.as_mut()?;
         let stream = self
             .streams
@@ -434,19 +415,17 @@ impl Outlet {
         stream.octets = stream.octets.wrapping_add(payload.len() as u32);
         let earned = payload.len() * REPAIR_PERCENT / 100;
         stream.repair_saved = (stream.repair_saved + earned).min(REPAIR_SAVED);
-        if *is_video && stream.rtx.is_some() {
-            stream.keep(packet, to.numbers, *to.payload_type);
-        }
         self.sent_bytes += length as u64;
         Some(length)
     }
 
-    /// Sends again what a subscriber misses (RFC 4588).
+    /// Sends again what a subscriber misses (RFC 4588); `find` tells what was sent under a number.
     pub(crate) fn repair(
         &mut self,
         now: Instant,
         ssrc: u32,
         sequences: impl Iterator<Item = u16>,
+        mut find: impl FnMut(u16) -> Option<Sent>,
         transmits: &mut VecDeque<Transmit>,
     ) {
         let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
@@ -459,35 +438,47 @@ impl Outlet {
             return;
         };
         let round_trip = self.round_trip.unwrap_or(FIRST_ROUND_TRIP);
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < round_trip;
+        while stream
+            .repaired
+            .front()
+            .is_some_and(|(_, at)| !is_recent(at))
+        {
+            stream.repaired.pop_front();
+        }
         for sequence in sequences {
-            let Some(Some(kept)) = stream.kept.get_mut(usize::from(sequence) % KEPT) else {
+            if stream.repaired.iter().any(|(of, _)| *of == sequence) {
+                continue;
+            }
+            let Some(Sent {
+                packet,
+                numbers,
+                payload_type,
+            }) = find(sequence)
+            else {
                 continue;
             };
-            let is_recent = |at: Option<Instant>| {
-                at.is_some_and(|at| now.saturating_duration_since(at) < round_trip)
-            };
-            if kept.numbers.sequence as u16 != sequence
-                || now.saturating_duration_since(kept.packet.arrived) > KEPT_FOR
-                || is_recent(kept.repaired)
-            {
+            if now.saturating_duration_since(packet.arrived) > KEPT_FOR {
                 continue;
             }
             let Some((_, payload_type)) = stream
                 .agreed
                 .repair_types
                 .iter()
-                .find(|(of, _)| *of == kept.payload_type)
+                .find(|(of, _)| *of == *payload_type)
                 .copied()
             else {
                 continue;
             };
-            let length = kept.packet.payload.len() + 2;
+            let length = packet.payload.len() + 2;
             if stream.repair_saved < length {
                 return;
             }
             stream.repair_saved -= length;
-            kept.repaired = Some(now);
-            let (packet, numbers) = (kept.packet.clone(), kept.numbers);
+            if stream.repaired.len() == REPAIRED {
+                stream.repaired.pop_front();
+            }
+            stream.repaired.push_back((sequence, now));
             let header = Header {
                 marker: packet.marker,
                 payload_type,

@@ -27,6 +27,7 @@ mod srtp;
 mod subscription;
 mod tap;
 mod track;
+mod wheel;
 
 pub use command::{
     Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,

@@ -141,6 +141,10 @@ pub(crate) struct Peer {
     /// Since when the connection is being set up; `None` until there is a description.
     pub(crate) connecting_since: Option<Instant>,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Of our ICE user names; the current one comes last.
+    pub(crate) fragments: Vec<String>,
+    /// The turn of the wheel at which it stands.
+    pub(crate) turn: Option<u64>,
     pub(crate) addresses_seen: u32,
     pub(crate) sources_seen: u32,
     pub(crate) channels_seen: u32,
@@ -205,6 +209,8 @@ impl Peer {
             is_connected: false,
             connecting_since: None,
             addresses: Vec::new(),
+            fragments: Vec::new(),
+            turn: None,
             addresses_seen: 0,
             sources_seen: 0,
             channels_seen: 0,
@@ -306,6 +312,18 @@ impl Peer {
     pub(crate) fn sent_on(&self, mid: Mid) -> Option<TrackId> {
         let place = self.places.iter().find(|place| place.mid == mid)?;
         place.wanted.as_ref().map(|wanted| wanted.track)
+    }
+
+    /// Every track that the client announced.
+    pub(crate) fn published(&self) -> Vec<TrackId> {
+        self.announced.iter().map(|(track, _)| *track).collect()
+    }
+
+    /// Every track that is sent or shall be.
+    pub(crate) fn subscribed(&self) -> Vec<TrackId> {
+        let placed = self.places.iter().filter_map(|place| place.wanted.as_ref());
+        let all = placed.chain(&self.wanted);
+        all.map(|wanted| wanted.track).collect()
     }
 
     /// The parameters agreed for an m-line, in our order.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use crate::command::TrackId;
 use crate::payload::Vp8;
 use crate::track::Packet;
 
@@ -21,6 +22,16 @@ const SENDER_REPORT_TOLERANCE: Duration = Duration::from_millis(500);
 /// them still finds its number. One older than all of them is too late.
 const SKIPPED: usize = 64;
 
+/// Sources followed before the current one, of which a packet may still be asked for again.
+const PAST: usize = 3;
+
+/// What an output follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) track: TrackId,
+    pub(crate) layer: usize,
+}
+
 /// A packet's new numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {
@@ -31,8 +42,12 @@ pub(crate) struct Numbers {
     pub(crate) vp8: Option<Vp8>,
 }
 
+/// How a source's numbers become the output's.
 #[derive(Debug)]
-struct Deltas {
+pub(crate) struct Deltas {
+    pub(crate) source: Source,
+    /// The output's number at the switch.
+    first: u64,
     /// Source packets before this one belong to before the switch, or are too late.
     first_source: u64,
     /// Without what [`Deltas::skipped`] takes off.
@@ -59,6 +74,8 @@ struct Last {
 #[derive(Debug)]
 pub(crate) struct Rewrite {
     deltas: Option<Deltas>,
+    /// Oldest first.
+    past: VecDeque<Deltas>,
     last: Option<Last>,
     clock_rate: u32,
 }
@@ -67,6 +84,7 @@ impl Rewrite {
     pub(crate) fn new(clock_rate: u32) -> Self {
         Rewrite {
             deltas: None,
+            past: VecDeque::new(),
             last: None,
             clock_rate,
         }
@@ -77,6 +95,7 @@ impl Rewrite {
     /// of both sources, in clock units, where both are known.
     pub(crate) fn switch(
         &mut self,
+        source: Source,
         first: &Packet,
         by_reports: Option<i64>,
         random: &mut impl Rng,
@@ -115,7 +134,15 @@ impl Rewrite {
             }
         };
         let id = |vp8: &Vp8| vp8.picture_id.map(|(id, _)| id);
+        if let Some(past) = self.deltas.take() {
+            if self.past.len() == PAST {
+                self.past.pop_front();
+            }
+            self.past.push_back(past);
+        }
         self.deltas = Some(Deltas {
+            source,
+            first: sequence,
             first_source: first.sequence,
             sequence: sequence.wrapping_sub(first.sequence),
             skipped: VecDeque::new(),
@@ -153,31 +180,12 @@ impl Rewrite {
 
     /// The numbers of a packet of the current source; `None` for one from before the switch.
     pub(crate) fn number(&mut self, packet: &Packet) -> Option<Numbers> {
-        let deltas = self.deltas.as_ref()?;
-        if packet.sequence < deltas.first_source {
-            return None;
-        }
-        let skipped = deltas
-            .skipped
-            .partition_point(|skipped| *skipped < packet.sequence);
-        let sequence = packet
-            .sequence
-            .wrapping_add(deltas.sequence)
-            .wrapping_sub(skipped as u64);
-        let timestamp = packet.timestamp.wrapping_add(deltas.timestamp);
-        let vp8 = packet.vp8.map(|vp8| Vp8 {
-            picture_id: vp8.picture_id.map(|(id, wide)| {
-                let mask = if wide { 0x7fff } else { 0x7f };
-                (id.wrapping_add(deltas.picture_id) & mask, wide)
-            }),
-            tl0_pic_idx: vp8
-                .tl0_pic_idx
-                .map(|index| index.wrapping_add(deltas.tl0_pic_idx)),
-            key_idx: vp8
-                .key_idx
-                .map(|index| index.wrapping_add(deltas.key_idx) & 0x1f),
-            starts_keyframe: vp8.starts_keyframe,
-        });
+        let numbers = self.deltas.as_ref()?.numbers(packet)?;
+        let Numbers {
+            sequence,
+            timestamp,
+            vp8,
+        } = numbers;
         if self
             .last
             .as_ref()
@@ -191,11 +199,66 @@ impl Rewrite {
                 vp8: vp8.unwrap_or_default(),
             });
         }
+        Some(numbers)
+    }
+
+    /// The source packet behind a number of the output, and how it was numbered then.
+    pub(crate) fn source_of(&self, sequence: u16) -> Option<(&Deltas, u64)> {
+        let last = self.last.as_ref()?.sequence;
+        let behind = (last as u16).wrapping_sub(sequence);
+        let sequence = last.checked_sub(u64::from(behind))?;
+        let deltas = self
+            .deltas
+            .iter()
+            .chain(self.past.iter().rev())
+            .find(|deltas| sequence >= deltas.first)?;
+        Some((deltas, deltas.source_of(sequence)))
+    }
+}
+
+impl Deltas {
+    /// The numbers of a packet of the source; `None` for one from before the switch.
+    pub(crate) fn numbers(&self, packet: &Packet) -> Option<Numbers> {
+        if packet.sequence < self.first_source {
+            return None;
+        }
+        let skipped = self
+            .skipped
+            .partition_point(|skipped| *skipped < packet.sequence);
+        let sequence = packet
+            .sequence
+            .wrapping_add(self.sequence)
+            .wrapping_sub(skipped as u64);
+        let timestamp = packet.timestamp.wrapping_add(self.timestamp);
+        let vp8 = packet.vp8.map(|vp8| Vp8 {
+            picture_id: vp8.picture_id.map(|(id, wide)| {
+                let mask = if wide { 0x7fff } else { 0x7f };
+                (id.wrapping_add(self.picture_id) & mask, wide)
+            }),
+            tl0_pic_idx: vp8
+                .tl0_pic_idx
+                .map(|index| index.wrapping_add(self.tl0_pic_idx)),
+            key_idx: vp8
+                .key_idx
+                .map(|index| index.wrapping_add(self.key_idx) & 0x1f),
+            starts_keyframe: vp8.starts_keyframe,
+        });
         Some(Numbers {
             sequence,
             timestamp,
             vp8,
         })
+    }
+
+    fn source_of(&self, sequence: u64) -> u64 {
+        let mut source = sequence.wrapping_sub(self.sequence);
+        for skipped in &self.skipped {
+            if *skipped > source {
+                break;
+            }
+            source += 1;
+        }
+        source
     }
 }
 
@@ -211,6 +274,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
+
+    const SOURCE: Source = Source {
+        track: TrackId(1),
+        layer: 0,
+    };
 
     fn packet(sequence: u64, timestamp: u32, picture: u16, arrived: Instant) -> Packet {
         Packet {
@@ -245,6 +313,7 @@ mod tests {
             let mut rewrite = Rewrite::new(90_000);
             let mut current = None;
             let mut previous: Option<Numbers> = None;
+            let mut sent: Vec<(Numbers, u64, Packet)> = Vec::new();
             for (index, &layer) in switches.iter().enumerate() {
                 let at = begin + Duration::from_millis(33) * index as u32;
                 let side = usize::from(layer);
@@ -255,10 +324,20 @@ mod tests {
                     at,
                 );
                 if current != Some(layer) {
-                    rewrite.switch(&packet, None, &mut random);
+                    rewrite.switch(SOURCE, &packet, None, &mut random);
                     current = Some(layer);
                 }
                 let now = rewrite.number(&packet).expect("a packet after its switch");
+                let (deltas, source) = rewrite.source_of(now.sequence as u16).unwrap();
+                prop_assert_eq!(source, packet.sequence);
+                prop_assert_eq!(deltas.numbers(&packet), Some(now));
+                sent.push((now, packet.sequence, packet));
+                let back = sent.iter().rev().take(3);
+                for (numbers, source, packet) in back {
+                    let (deltas, found) = rewrite.source_of(numbers.sequence as u16).unwrap();
+                    prop_assert_eq!(found, *source);
+                    prop_assert_eq!(deltas.numbers(packet), Some(*numbers));
+                }
                 if let Some(before) = previous {
                     prop_assert_eq!(now.sequence, before.sequence + 1);
                     let step = now.timestamp.wrapping_sub(before.timestamp);
@@ -285,7 +364,7 @@ mod tests {
         ) {
             let now = Instant::now();
             let mut rewrite = Rewrite::new(90_000);
-            rewrite.switch(&packet(1000, 0, 1, now), None, &mut rand::rng());
+            rewrite.switch(SOURCE, &packet(1000, 0, 1, now), None, &mut rand::rng());
             let first = rewrite.number(&packet(1000, 0, 1, now)).unwrap().sequence;
             let late: std::collections::HashSet<u64> =
                 late.iter().map(|index| 1001 + index.index(kinds.len()) as u64).collect();
@@ -303,6 +382,7 @@ mod tests {
                 }
                 let numbers = rewrite.number(&packet(source, 0, 1, now)).unwrap();
                 prop_assert_eq!(numbers.sequence, expected);
+                prop_assert_eq!(rewrite.source_of(expected as u16).unwrap().1, source);
                 if let Some((source, expected)) = waiting.pop_front() {
                     // Only what is older than many left out is too late.
                     if let Some(numbers) = rewrite.number(&packet(source, 0, 1, now)) {
@@ -317,7 +397,7 @@ mod tests {
     fn what_is_left_out_too_late_keeps_its_number() {
         let now = Instant::now();
         let mut rewrite = Rewrite::new(90_000);
-        rewrite.switch(&packet(100, 0, 1, now), None, &mut rand::rng());
+        rewrite.switch(SOURCE, &packet(100, 0, 1, now), None, &mut rand::rng());
         let first = rewrite.number(&packet(100, 0, 1, now)).unwrap().sequence;
         let third = rewrite.number(&packet(102, 0, 1, now)).unwrap().sequence;
         rewrite.skip(101);
@@ -329,7 +409,7 @@ mod tests {
     fn a_gap_in_the_source_stays_a_gap_and_a_late_packet_finds_its_place() {
         let now = Instant::now();
         let mut rewrite = Rewrite::new(90_000);
-        rewrite.switch(&packet(100, 0, 1, now), None, &mut rand::rng());
+        rewrite.switch(SOURCE, &packet(100, 0, 1, now), None, &mut rand::rng());
         let first = rewrite.number(&packet(100, 0, 1, now)).unwrap();
         let third = rewrite.number(&packet(102, 0, 1, now)).unwrap();
         let second = rewrite.number(&packet(101, 0, 1, now)).unwrap();

@@ -74,7 +74,7 @@ pub(crate) struct Refused;
 /// The keys of one direction for RTP or for RTCP.
 enum Cipher {
     Gcm {
-        key: Box<LessSafeKey>,
+        key: LessSafeKey,
         salt: [u8; 12],
     },
     CounterAndHmac {
@@ -137,7 +137,7 @@ impl Cipher {
                 let mut session_salt = [0; 12];
                 derive(&master, salt, labels[2], &mut session_salt);
                 Cipher::Gcm {
-                    key: Box::new(gcm_key(key)),
+                    key: gcm_key(key),
                     salt: session_salt,
                 }
             }
@@ -478,7 +478,7 @@ mod tests {
 
     fn sealer(key: &str) -> Sealer {
         let cipher = || Cipher::Gcm {
-            key: Box::new(gcm_key(&bytes(key))),
+            key: gcm_key(&bytes(key)),
             salt: bytes("517569642070726f2071756f").try_into().unwrap(),
         };
         Sealer {

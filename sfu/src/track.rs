@@ -1,9 +1,9 @@
 //! A published track: its layers as they arrive, and who is subscribed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustc_hash::FxHashMap;
 use str0m::media::{Mid, Pt, Rid};
 use str0m::rtp::{ExtensionValues, Ssrc};
 
@@ -19,9 +19,15 @@ pub(crate) const LAYER_SILENCE: Duration = Duration::from_millis(2500);
 /// when a hundred people join in the same second.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Packets remembered per layer, so that the parts of a keyframe that overtook its first packet
-/// are still there when a subscriber starts with it.
-const RECENT_PACKETS: usize = 32;
+/// Packets remembered per layer of a picture, for all who miss one: over a second of 4 Mbit/s.
+const VIDEO_REMEMBERED: usize = 512;
+
+/// Packets remembered of sound, which is not sent again.
+const AUDIO_REMEMBERED: usize = 32;
+
+/// So many of the newest packets may have overtaken the first one of a keyframe, for a subscriber to
+/// start with it nevertheless.
+const OVERTAKING: u64 = 16;
 
 /// A received packet, decrypted.
 #[derive(Debug)]
@@ -40,6 +46,67 @@ pub(crate) struct Packet {
     pub(crate) extensions: ExtensionValues,
 }
 
+/// The last packets of a layer in clear, from which every subscriber's misses are sent again.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// By the sequence number modulo their count; none before the first packet.
+    slots: Vec<Option<Arc<Packet>>>,
+    capacity: usize,
+    newest: u64,
+}
+
+impl Recent {
+    fn new(kind: TrackKind) -> Self {
+        Recent {
+            slots: Vec::new(),
+            capacity: match kind {
+                TrackKind::Video => VIDEO_REMEMBERED,
+                TrackKind::Audio => AUDIO_REMEMBERED,
+            },
+            newest: 0,
+        }
+    }
+
+    pub(crate) fn remember(&mut self, packet: &Arc<Packet>) {
+        let sequence = packet.sequence;
+        if self.slots.is_empty() || self.newest.abs_diff(sequence) >= self.capacity as u64 {
+            self.clear();
+            self.slots.resize(self.capacity, None);
+            self.newest = sequence;
+        }
+        self.newest = self.newest.max(sequence);
+        let at = sequence as usize % self.capacity;
+        self.slots[at] = Some(packet.clone());
+    }
+
+    /// Forgets everything, as when the source begins anew.
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+        self.newest = 0;
+    }
+
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Arc<Packet>> {
+        let slot = self.slots.get(sequence as usize % self.capacity)?;
+        slot.as_ref().filter(|packet| packet.sequence == sequence)
+    }
+
+    pub(crate) fn newest(&self) -> Option<&Arc<Packet>> {
+        self.get(self.newest)
+    }
+
+    /// Whether a subscriber can start with `packet`. A keyframe's start that was repaired late may
+    /// be too old for that.
+    pub(crate) fn can_start_with(&self, packet: &Packet) -> bool {
+        self.newest < packet.sequence + OVERTAKING
+    }
+
+    /// What was sent after `sequence` and came before it.
+    pub(crate) fn after(&self, sequence: u64) -> impl Iterator<Item = &Arc<Packet>> {
+        let newest = self.newest.min(sequence + OVERTAKING);
+        (sequence + 1..=newest).filter_map(|sequence| self.get(sequence))
+    }
+}
+
 /// One layer of a track; a track without simulcast has one.
 #[derive(Debug)]
 pub(crate) struct LayerState {
@@ -50,19 +117,19 @@ pub(crate) struct LayerState {
     /// The publisher's pair of wall clock and RTP time from its last sender report, and when that
     /// came.
     pub(crate) report: Option<(SystemTime, u32, Instant)>,
-    pub(crate) recent: VecDeque<Arc<Packet>>,
+    pub(crate) recent: Recent,
     keyframe_asked: Option<Instant>,
 }
 
 impl LayerState {
-    pub(crate) fn new(quality: Quality, rid: Option<Rid>) -> Self {
+    pub(crate) fn new(quality: Quality, rid: Option<Rid>, kind: TrackKind) -> Self {
         LayerState {
             quality,
             rid,
             ssrc: None,
             last_packet: None,
             report: None,
-            recent: VecDeque::new(),
+            recent: Recent::new(kind),
             keyframe_asked: None,
         }
     }
@@ -81,25 +148,6 @@ impl LayerState {
             self.keyframe_asked = Some(now);
         }
         !waits
-    }
-
-    /// Whether everything sent after `packet` is still remembered, so that a subscriber can start
-    /// with it. A keyframe's start that was repaired late may be too old for that.
-    pub(crate) fn can_start_with(&self, packet: &Packet) -> bool {
-        let newest = self
-            .recent
-            .iter()
-            .map(|other| other.sequence)
-            .max()
-            .unwrap_or(0);
-        newest < packet.sequence + RECENT_PACKETS as u64 / 2
-    }
-
-    pub(crate) fn remember(&mut self, packet: &Arc<Packet>) {
-        if self.recent.len() == RECENT_PACKETS {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(packet.clone());
     }
 
     /// Where `packet` lies on the publisher's wall clock, by its last sender report.
@@ -125,6 +173,8 @@ pub(crate) struct Track {
     pub(crate) is_muted: bool,
     pub(crate) layers: Vec<LayerState>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// Where in `subscriptions` a connection's is.
+    places: FxHashMap<ConnectionId, usize>,
     /// Sum and count of RFC 6464 levels since the last report.
     pub(crate) loudness: (u32, u32),
 }
@@ -140,6 +190,7 @@ impl Track {
             is_muted: false,
             layers: Vec::new(),
             subscriptions: Vec::new(),
+            places: FxHashMap::default(),
             loudness: (0, 0),
         }
     }
@@ -152,9 +203,29 @@ impl Track {
     }
 
     pub(crate) fn subscription(&mut self, connection: ConnectionId) -> Option<&mut Subscription> {
-        self.subscriptions
-            .iter_mut()
-            .find(|subscription| subscription.connection == connection)
+        let at = *self.places.get(&connection)?;
+        self.subscriptions.get_mut(at)
+    }
+
+    pub(crate) fn of(&self, connection: ConnectionId) -> Option<&Subscription> {
+        let at = *self.places.get(&connection)?;
+        self.subscriptions.get(at)
+    }
+
+    /// Adds a subscriber; it must have none here yet.
+    pub(crate) fn add(&mut self, subscription: Subscription) {
+        let at = self.subscriptions.len();
+        self.places.insert(subscription.connection, at);
+        self.subscriptions.push(subscription);
+    }
+
+    pub(crate) fn remove(&mut self, connection: ConnectionId) -> Option<Subscription> {
+        let at = self.places.remove(&connection)?;
+        let removed = self.subscriptions.swap_remove(at);
+        if let Some(moved) = self.subscriptions.get(at) {
+            self.places.insert(moved.connection, at);
+        }
+        Some(removed)
     }
 
     /// Leaves a packet out for everybody who gets its layer.

@@ -10,6 +10,7 @@ use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
 use crate::egress::Outgoing;
 use crate::payload::{Vp8, starts_keyframe};
 use crate::peer::{codec_of, passed_on};
+use crate::rewrite::Source;
 use crate::subscription::Mapped;
 use crate::track::Packet;
 
@@ -92,6 +93,7 @@ impl Shard {
                     return;
                 };
                 state.layers[layer].ssrc = Some(ssrc);
+                state.layers[layer].recent.clear();
                 peer.sources.push((ssrc, track, layer));
                 peer.sources_seen += 1;
                 if peer.sources_seen > SOURCES_IN_ALL {
@@ -170,7 +172,6 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        let is_video = track.publication.kind == TrackKind::Video;
         let clock_rate = track.clock_rate();
         let mut behind: Vec<Arc<Packet>> = Vec::new();
         let mut late: Vec<(usize, Arc<Packet>)> = Vec::new();
@@ -182,25 +183,21 @@ impl Shard {
             let starts = track.subscriptions[at].target == Some(layer)
                 && track.subscriptions[at].current != Some(layer)
                 && packet.starts_keyframe
-                && track.layers[layer].can_start_with(&packet);
+                && track.layers[layer].recent.can_start_with(&packet);
             if starts {
                 let step = track.subscriptions[at].current.and_then(|old| {
                     let new = track.layers[layer].wall_clock(packet.timestamp, clock_rate)?;
-                    let last = track.layers[old].recent.back()?;
+                    let last = track.layers[old].recent.newest()?;
                     let old = track.layers[old].wall_clock(last.timestamp, clock_rate)?;
                     Some(((new - old) * f64::from(clock_rate)) as i64)
                 });
                 let one = &mut track.subscriptions[at];
-                one.rewrite.switch(&packet, step, &mut rand::rng());
+                let source = Source { track: id, layer };
+                one.rewrite.switch(source, &packet, step, &mut rand::rng());
                 one.current = Some(layer);
                 if behind.is_empty() {
-                    let overtook = |other: &&Arc<Packet>| other.sequence > packet.sequence;
-                    behind = track.layers[layer]
-                        .recent
-                        .iter()
-                        .filter(overtook)
-                        .cloned()
-                        .collect();
+                    let recent = &track.layers[layer].recent;
+                    behind = recent.after(packet.sequence).cloned().collect();
                 }
                 late.extend(behind.iter().map(|packet| (at, packet.clone())));
             }
@@ -244,8 +241,8 @@ impl Shard {
                 });
             }
         }
-        track.layers[layer].remember(&packet);
-        self.send(&packet, is_video);
+        track.layers[layer].recent.remember(&packet);
+        self.send(&packet);
         for (at, packet) in late {
             let Some(one) = self
                 .tracks
@@ -274,15 +271,15 @@ impl Shard {
                     unwrap_red,
                     numbers,
                 }];
-                self.send(&packet, is_video);
+                self.send(&packet);
             }
         }
     }
 
-    pub(super) fn send(&mut self, packet: &Arc<Packet>, is_video: bool) {
+    pub(super) fn send(&mut self, packet: &Arc<Packet>) {
         for to in self.receivers.drain(..) {
             if let Some(peer) = self.peers.get_mut(&to.connection)
-                && peer.outlet.push(packet, &to, is_video)
+                && peer.outlet.push(packet, &to)
             {
                 self.to_seal.push(to.connection);
             }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use str0m::ice::StunMessage;
 use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::{Event as RtcEvent, IceConnectionState, Input};
@@ -22,6 +23,7 @@ use crate::command::{Command, ConnectionId, Event, TrackId};
 use crate::egress::{Bursts, Outgoing};
 use crate::peer::Peer;
 use crate::track::Track;
+use crate::wheel::Wheel;
 
 /// How often loudness is reported. Shorter follows a quick exchange better; longer costs fewer
 /// messages in a hall of hundreds.
@@ -93,13 +95,11 @@ pub struct Totals {
 /// The media core of one thread.
 pub struct Shard {
     config: ShardConfig,
-    peers: HashMap<ConnectionId, Box<Peer>>,
-    tracks: HashMap<TrackId, Track>,
+    peers: FxHashMap<ConnectionId, Box<Peer>>,
+    tracks: FxHashMap<TrackId, Track>,
     by_fragment: HashMap<String, ConnectionId>,
     by_address: HashMap<SocketAddr, ConnectionId>,
-    deadlines: BTreeSet<(Instant, ConnectionId)>,
-    /// The deadline under which each connection stands in `deadlines`.
-    due: HashMap<ConnectionId, Instant>,
+    wheel: Wheel,
     transmits: VecDeque<Transmit>,
     /// Connections with packets that wait to be sealed.
     to_seal: Vec<ConnectionId>,
@@ -122,12 +122,11 @@ impl Shard {
             bursts: Bursts::new(&config.candidates),
             to_seal: Vec::new(),
             config,
-            peers: HashMap::new(),
-            tracks: HashMap::new(),
+            peers: FxHashMap::default(),
+            tracks: FxHashMap::default(),
             by_fragment: HashMap::new(),
             by_address: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            due: HashMap::new(),
+            wheel: Wheel::new(now),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             engine_events: VecDeque::new(),
@@ -176,9 +175,7 @@ impl Shard {
     /// When [`Shard::advance`] is due.
     pub fn deadline(&self) -> Instant {
         let own = self.next_sweep.min(self.next_levels);
-        self.deadlines
-            .first()
-            .map_or(own, |(deadline, _)| own.min(*deadline))
+        self.wheel.next().map_or(own, |next| own.min(next))
     }
 
     /// The totals so far.
@@ -205,7 +202,7 @@ impl Shard {
     ) {
         self.totals.datagrams_in += 1;
         self.totals.bytes_in += datagram.len() as u64;
-        let Some(id) = self.owner_of(source, datagram) else {
+        let Some((id, found_by_name)) = self.owner_of(source, datagram) else {
             self.totals.strangers += 1;
             return;
         };
@@ -245,7 +242,9 @@ impl Shard {
             peer.addresses.push(source);
             peer.addresses_seen += 1;
         }
-        self.by_address.insert(source, id);
+        if found_by_name {
+            self.by_address.insert(source, id);
+        }
         peer.outlet.heard(now, destination, source);
         if let Ok(check) = StunMessage::parse(datagram) {
             peer.outlet.checked(&check, destination, source);
@@ -265,15 +264,18 @@ impl Shard {
 
     /// Does what is due at `now`.
     pub fn advance(&mut self, now: Instant) {
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop_first();
-            self.due.remove(&id);
+        while let Some((id, turn)) = self.wheel.due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
             };
+            if peer.turn != Some(turn) {
+                continue;
+            }
+            peer.turn = None;
+            if peer.deadline > now {
+                self.wheel.set(id, peer.deadline, &mut peer.turn);
+                continue;
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 peer.flush_data();
                 peer.input(Input::Timeout(now))
@@ -394,17 +396,17 @@ impl Shard {
         self.settle(now);
     }
 
-    /// Whose datagram it is: STUN requests by user name, everything else by address.
-    fn owner_of(&self, source: SocketAddr, datagram: &[u8]) -> Option<ConnectionId> {
+    /// Whose datagram it is: STUN requests by user name (then `true`), everything else by address.
+    fn owner_of(&self, source: SocketAddr, datagram: &[u8]) -> Option<(ConnectionId, bool)> {
         // RFC 7983: STUN begins with 0 to 3.
         if datagram.first().is_some_and(|first| *first <= 3) {
             let message = StunMessage::parse(datagram).ok()?;
             if message.is_binding_request() {
                 let (local, _) = message.split_username()?;
-                return self.by_fragment.get(local).copied();
+                return self.by_fragment.get(local).map(|id| (*id, true));
             }
         }
-        self.by_address.get(&source).copied()
+        self.by_address.get(&source).map(|id| (*id, false))
     }
 
     /// Handles what the engines told until nothing is left.
@@ -554,11 +556,7 @@ impl Shard {
         };
         let (transmits, events) = (&mut self.transmits, &mut self.engine_events);
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.drain(now, transmits, events)));
-        let deadline = peer.deadline;
-        if let Some(old) = self.due.insert(id, deadline) {
-            self.deadlines.remove(&(old, id));
-        }
-        self.deadlines.insert((deadline, id));
+        self.wheel.set(id, peer.deadline, &mut peer.turn);
         self.conclude(id, outcome, now);
     }
 
@@ -595,23 +593,24 @@ impl Shard {
     }
 
     fn forget(&mut self, id: ConnectionId, now: Instant) {
-        let own: Vec<TrackId> = self
-            .tracks
-            .values()
-            .filter(|track| track.owner == id)
-            .map(|track| track.id)
-            .collect();
-        for track in own {
+        let Some(peer) = self.peers.remove(&id) else {
+            return;
+        };
+        for track in peer.published() {
             self.remove_track(track, now);
         }
-        for track in self.tracks.values_mut() {
-            track.subscriptions.retain(|one| one.connection != id);
+        for track in peer.subscribed() {
+            if let Some(track) = self.tracks.get_mut(&track) {
+                track.remove(id);
+            }
         }
-        self.peers.remove(&id);
-        self.by_fragment.retain(|_, of| *of != id);
-        self.by_address.retain(|_, of| *of != id);
-        if let Some(deadline) = self.due.remove(&id) {
-            self.deadlines.remove(&(deadline, id));
+        for fragment in &peer.fragments {
+            self.by_fragment.remove(fragment);
+        }
+        for address in &peer.addresses {
+            if self.by_address.get(address) == Some(&id) {
+                self.by_address.remove(address);
+            }
         }
         self.written.remove(&id);
     }

@@ -12,6 +12,10 @@ use crate::rewrite::Rewrite;
 use crate::subscription::Subscription;
 use crate::track::{LayerState, Track};
 
+/// ICE user name fragments remembered per connection: the current one, and the one before it while a
+/// restart is under way.
+const FRAGMENTS_PER_CONNECTION: usize = 2;
+
 impl Shard {
     pub(super) fn offered(&mut self, id: ConnectionId, sdp: &str, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -88,7 +92,15 @@ impl Shard {
                 video,
             });
         }
-        self.by_fragment.insert(peer.user_fragment(), id);
+        let fragment = peer.user_fragment();
+        if !peer.fragments.contains(&fragment) {
+            if peer.fragments.len() == FRAGMENTS_PER_CONNECTION {
+                let oldest = peer.fragments.remove(0);
+                self.by_fragment.remove(&oldest);
+            }
+            peer.fragments.push(fragment.clone());
+            self.by_fragment.insert(fragment, id);
+        }
         self.drain(id, now);
     }
 
@@ -121,10 +133,11 @@ impl Shard {
             let Some(track) = self.tracks.get_mut(&id) else {
                 continue;
             };
+            let kind = track.publication.kind;
             track.mid = Some(mid);
             track.codec = Some(codec);
             track.layers = if rids.is_empty() {
-                vec![LayerState::new(Quality::High, None)]
+                vec![LayerState::new(Quality::High, None, kind)]
             } else {
                 let count = rids.len();
                 let is_livekit = rids
@@ -135,7 +148,7 @@ impl Shard {
                     .map(|(at, rid)| {
                         let name = rid.to_string();
                         let name = if is_livekit { name.as_str() } else { "" };
-                        LayerState::new(quality_of(name, at, count), Some(rid))
+                        LayerState::new(quality_of(name, at, count), Some(rid), kind)
                     })
                     .collect()
             };
@@ -165,7 +178,7 @@ impl Shard {
             return;
         }
         let clock_rate = track.clock_rate();
-        track.subscriptions.push(Subscription {
+        track.add(Subscription {
             connection,
             selection,
             mid: None,
@@ -221,7 +234,7 @@ impl Shard {
         });
         let rewrite = place.rewrite.take();
         let clock_rate = track.clock_rate();
-        track.subscriptions.push(Subscription {
+        track.add(Subscription {
             connection,
             selection,
             mid: None,
@@ -254,11 +267,7 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        let at = track
-            .subscriptions
-            .iter()
-            .position(|one| one.connection == connection);
-        let ended = at.map(|at| track.subscriptions.remove(at));
+        let ended = track.remove(connection);
         if let Some(ended) = ended
             && let (Some(mid), Some(peer)) = (ended.mid, self.peers.get_mut(&connection))
         {

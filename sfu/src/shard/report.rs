@@ -3,15 +3,42 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use rustc_hash::FxHashMap;
 use str0m::media::Mid;
 
 use super::Shard;
-use crate::command::ConnectionId;
+use crate::command::{ConnectionId, TrackId};
+use crate::egress::Sent;
 use crate::rtcp::{self, Told};
+use crate::track::Track;
 
 /// RTCP by its first two bytes (RFC 7983, RFC 5761 §4).
 pub(super) fn is_report(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, 192..=223, ..])
+}
+
+/// What a connection was sent of a track under a sequence number.
+fn find(
+    tracks: &FxHashMap<TrackId, Track>,
+    track: TrackId,
+    connection: ConnectionId,
+    sequence: u16,
+) -> Option<Sent> {
+    let one = tracks.get(&track)?.of(connection)?;
+    let mapped = one.mapped?;
+    let (deltas, source) = one.rewrite.source_of(sequence)?;
+    let layer = tracks
+        .get(&deltas.source.track)?
+        .layers
+        .get(deltas.source.layer)?;
+    let packet = layer.recent.get(source)?.clone();
+    Some(Sent {
+        payload_type: mapped
+            .target
+            .filter(|_| mapped.source == packet.payload_type)?,
+        numbers: deltas.numbers(&packet)?,
+        packet,
+    })
 }
 
 impl Shard {
@@ -26,12 +53,17 @@ impl Shard {
         };
         let mut wanted: Vec<Mid> = Vec::new();
         let mut of_publisher = false;
-        let transmits = &mut self.transmits;
+        let (tracks, transmits) = (&self.tracks, &mut self.transmits);
         // What does not fit ends the reading; what was read counts.
         let _ = rtcp::read(&compound, |told| {
             match told {
                 Told::Missing { ssrc, sequences } => {
-                    peer.outlet.repair(now, ssrc, sequences.iter(), transmits);
+                    let track = peer.outlet.mid_of(ssrc).and_then(|mid| peer.sent_on(mid));
+                    if let Some(track) = track {
+                        let find = |sequence| find(tracks, track, id, sequence);
+                        peer.outlet
+                            .repair(now, ssrc, sequences.iter(), find, transmits);
+                    }
                 }
                 Told::KeyframeWanted { ssrc } => {
                     if let Some(mid) = peer.outlet.mid_of(ssrc)
