@@ -248,6 +248,24 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
         totals.datagrams_out,
     );
     put(
+        "media_messages_out_total",
+        "counter",
+        "Messages that the datagrams sent were joined into for the kernel to cut.",
+        totals.messages_out,
+    );
+    put(
+        "media_sends_total",
+        "counter",
+        "Times that messages were handed to the kernel.",
+        totals.sends,
+    );
+    put(
+        "media_busy_permille",
+        "gauge",
+        "Thousandths of about the last second in which the media thread was not waiting.",
+        totals.busy,
+    );
+    put(
         "media_bytes_in_total",
         "counter",
         "Bytes received.",

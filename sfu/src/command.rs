@@ -360,6 +360,15 @@ pub enum Event {
         /// The track.
         track: TrackId,
     },
+    /// A subscriber's picture is not sent for now, or is sent again: the processor is full.
+    Paused {
+        /// The subscriber's connection.
+        connection: ConnectionId,
+        /// The track.
+        track: TrackId,
+        /// Whether it is sent no more.
+        is_paused: bool,
+    },
     /// The client opened one of its data channels, or accepted ours.
     ChannelOpen {
         /// The connection.

@@ -23,6 +23,9 @@ const BATCHES_PER_TURN: usize = 2;
 /// The longest datagram taken; WebRTC stays below 1,500.
 const MAX_DATAGRAM: usize = 2048;
 
+/// How often the shard is told how busy the thread is.
+const BUSY_INTERVAL: Duration = Duration::from_millis(250);
+
 /// How often the totals are copied out for others to read.
 const TOTALS_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -213,17 +216,23 @@ fn run(
     let mut batch = udp_batch::Receiver::new(udp_batch::MAX_BATCH, MAX_DATAGRAM);
     let mut readable = vec![true; sockets.len()];
     let mut next_totals = Instant::now();
+    let mut waited = Duration::ZERO;
+    let mut since = Instant::now();
     loop {
+        let before = Instant::now();
         let wait = if readable.iter().any(|readable| *readable) {
             Duration::ZERO
         } else {
-            shard.deadline().saturating_duration_since(Instant::now())
+            shard.deadline().saturating_duration_since(before)
         };
         if let Err(error) = poll.poll(&mut events, Some(wait))
             && error.kind() != io::ErrorKind::Interrupted
         {
             tracing::error!(%error, "the media thread can't wait for packets and ends; restart the server");
             return;
+        }
+        if !wait.is_zero() {
+            waited += before.elapsed();
         }
         for event in &events {
             if let Some(readable) = readable.get_mut(event.token().0) {
@@ -271,6 +280,12 @@ fn run(
         let now = Instant::now();
         if shard.deadline() <= now {
             shard.advance(now);
+        }
+        let passed = now.saturating_duration_since(since);
+        if passed >= BUSY_INTERVAL {
+            let worked = passed.saturating_sub(waited);
+            shard.set_busy(now, (worked.as_micros() * 1000 / passed.as_micros()) as u64);
+            (since, waited) = (now, Duration::ZERO);
         }
         if now >= next_totals {
             next_totals = now + TOTALS_INTERVAL;

@@ -23,6 +23,7 @@ mod rewrite;
 mod rtcp;
 mod sdp;
 mod shard;
+mod shed;
 mod srtp;
 mod subscription;
 mod tap;

@@ -4,6 +4,7 @@ use str0m::media::{Mid, Pt};
 
 use crate::command::{ConnectionId, Selection};
 use crate::rewrite::Rewrite;
+use crate::shed::Loss;
 
 /// How a payload type of the publisher is sent to this subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +29,25 @@ pub(crate) struct Subscription {
     pub(crate) target: Option<usize>,
     pub(crate) rewrite: Rewrite,
     pub(crate) mapped: Option<Mapped>,
+    /// What is given up of it.
+    pub(crate) loss: Loss,
 }
 
 impl Subscription {
+    /// A subscription of which nothing is sent yet.
+    pub(crate) fn new(connection: ConnectionId, selection: Selection, rewrite: Rewrite) -> Self {
+        Subscription {
+            connection,
+            selection,
+            mid: None,
+            current: None,
+            target: None,
+            rewrite,
+            mapped: None,
+            loss: Loss::default(),
+        }
+    }
+
     /// Whether a keyframe of the target layer is awaited.
     pub(crate) fn is_waiting(&self) -> bool {
         self.mid.is_some() && self.target.is_some() && self.target != self.current

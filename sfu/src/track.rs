@@ -237,17 +237,9 @@ impl Track {
         }
     }
 
-    /// The layer that a subscriber's selection calls for now.
-    pub(crate) fn choose(
-        &self,
-        selection: crate::command::Selection,
-        now: Instant,
-    ) -> Option<usize> {
-        let layers: Vec<_> = self
-            .layers
-            .iter()
-            .map(|layer| (layer.quality, layer.is_live(now)))
-            .collect();
-        crate::layer::choose(&layers, selection)
+    /// What may be chosen of: each layer's quality, and whether it is live.
+    pub(crate) fn choices(&self, now: Instant) -> Vec<(Quality, bool)> {
+        let choice = |layer: &LayerState| (layer.quality, layer.is_live(now));
+        self.layers.iter().map(choice).collect()
     }
 }

@@ -91,6 +91,36 @@ fn a_hidden_picture_costs_nothing_and_comes_back_at_a_keyframe() {
 }
 
 #[test]
+fn a_full_processor_costs_pictures_and_they_come_back_when_it_has_room() {
+    let mut world = meeting(5, Link::default(), 12);
+    let counts = |world: &World| -> Vec<usize> {
+        let viewers = 0..12;
+        viewers.map(|at| world.received(at).len()).collect()
+    };
+    world.run_busy(2 * SECOND, 940);
+    assert!(
+        !world.told(|event| matches!(event, Event::Paused { .. })),
+        "busy is not full"
+    );
+    world.run_busy(6 * SECOND, 1000);
+    let before = counts(&world);
+    world.run_busy(SECOND, 1000);
+    assert_eq!(counts(&world), before, "no picture is sent");
+    let paused = |is: bool| move |event: &Event| matches!(event, Event::Paused { is_paused, .. } if *is_paused == is);
+    assert!(world.told(paused(true)) && !world.told(paused(false)));
+    world.run_busy(70 * SECOND, 100);
+    assert!(world.told(paused(false)));
+    let back = counts(&world);
+    world.run(SECOND);
+    for (viewer, (now, then)) in counts(&world).into_iter().zip(back).enumerate() {
+        assert!(now > then + 60, "viewer {viewer} has its picture again");
+        let reader = Reader::read(world.received(viewer));
+        assert_eq!(reader.faults, Vec::<String>::new(), "viewer {viewer}");
+        assert_eq!(reader.layers.last().unwrap(), "f", "viewer {viewer}");
+    }
+}
+
+#[test]
 fn loss_reordering_and_duplicates_are_repaired_over_many_seeds() {
     for seed in 10..22 {
         let link = Link {

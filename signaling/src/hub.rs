@@ -448,6 +448,10 @@ impl Hub {
                 connection: ConnectionId(id),
                 ..
             }
+            | Event::Paused {
+                connection: ConnectionId(id),
+                ..
+            }
             | Event::ChannelOpen {
                 connection: ConnectionId(id),
                 ..

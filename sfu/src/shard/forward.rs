@@ -8,9 +8,11 @@ use str0m::rtp::RtpPacket;
 use super::Shard;
 use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
 use crate::egress::Outgoing;
+use crate::layer;
 use crate::payload::{Vp8, starts_keyframe};
 use crate::peer::{codec_of, passed_on};
 use crate::rewrite::Source;
+use crate::shed::Loss;
 use crate::subscription::Mapped;
 use crate::track::Packet;
 
@@ -25,9 +27,22 @@ impl Shard {
             return;
         };
         let mut asked = [false; 8];
-        for at in 0..track.subscriptions.len() {
-            let target = track.choose(track.subscriptions[at].selection, now);
-            let one = &mut track.subscriptions[at];
+        let layers = track.choices(now);
+        let is_video = track.publication.kind == TrackKind::Video;
+        for one in &mut track.subscriptions {
+            if is_video {
+                let loss = self.shed.of(one.connection);
+                let was_paused = std::mem::replace(&mut one.loss, loss) == Loss::Everything;
+                let is_paused = loss == Loss::Everything;
+                if was_paused != is_paused {
+                    self.events.push_back(Event::Paused {
+                        connection: one.connection,
+                        track: id,
+                        is_paused,
+                    });
+                }
+            }
+            let target = layer::choose(&layers, one.loss.of(one.selection));
             if target.is_none() {
                 one.current = None;
             }
@@ -36,7 +51,7 @@ impl Shard {
                 asked[layer.min(7)] = true;
             }
         }
-        if track.publication.kind == TrackKind::Video {
+        if is_video {
             for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {
                 self.ask_keyframe(id, layer, now);
             }

@@ -22,6 +22,7 @@ use udp_batch::Burst;
 use crate::command::{Command, ConnectionId, Event, TrackId};
 use crate::egress::{Bursts, Outgoing};
 use crate::peer::Peer;
+use crate::shed::Shed;
 use crate::track::Track;
 use crate::wheel::Wheel;
 
@@ -69,7 +70,7 @@ pub(crate) struct Transmit {
     pub(crate) contents: Vec<u8>,
 }
 
-/// Running totals; they only grow, but for the first three.
+/// Running totals; they only grow, but for the first four.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Connections now.
@@ -78,10 +79,16 @@ pub struct Totals {
     pub tracks: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// Thousandths of about the last second in which the thread was not waiting.
+    pub busy: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
     /// Datagrams sent.
     pub datagrams_out: u64,
+    /// Messages that they were joined into for the kernel to cut.
+    pub messages_out: u64,
+    /// Times that messages were handed to the kernel.
+    pub sends: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
@@ -112,6 +119,7 @@ pub struct Shard {
     next_sweep: Instant,
     next_levels: Instant,
     was_loud: bool,
+    shed: Shed,
     totals: Totals,
 }
 
@@ -135,6 +143,7 @@ impl Shard {
             next_sweep: now + SWEEP_INTERVAL,
             next_levels: now + AUDIO_LEVEL_INTERVAL,
             was_loud: false,
+            shed: Shed::default(),
             totals: Totals::default(),
         }
     }
@@ -144,6 +153,8 @@ impl Shard {
     pub fn flush(&mut self, mut send: impl FnMut(SocketAddr, &mut Burst)) {
         let mut counted = |source: SocketAddr, burst: &mut Burst| {
             self.totals.datagrams_out += burst.datagrams() as u64;
+            self.totals.messages_out += burst.messages().len() as u64;
+            self.totals.sends += 1;
             let bytes: usize = burst.messages().iter().map(|one| one.range().len()).sum();
             self.totals.bytes_out += bytes as u64;
             send(source, burst);
@@ -170,6 +181,17 @@ impl Shard {
     /// The next thing to tell.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Tells how busy the thread was lately, in thousandths, so that something is given up while it
+    /// has no rest. To be called a few times a second.
+    pub fn set_busy(&mut self, now: Instant, busy: u64) {
+        // About a second long: the last report counts a quarter.
+        self.totals.busy = (3 * self.totals.busy + busy) / 4;
+        if self.shed.update(now, busy) {
+            self.aim_all(now);
+            self.settle(now);
+        }
     }
 
     /// When [`Shard::advance`] is due.
@@ -518,12 +540,16 @@ impl Shard {
         }
     }
 
-    fn sweep(&mut self, now: Instant) {
-        self.report_sent(now);
+    fn aim_all(&mut self, now: Instant) {
         let tracks: Vec<TrackId> = self.tracks.keys().copied().collect();
         for track in tracks {
             self.aim(track, now);
         }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.report_sent(now);
+        self.aim_all(now);
         let mut lost = Vec::new();
         for peer in self.peers.values_mut() {
             let quiet = now.saturating_duration_since(peer.heard);

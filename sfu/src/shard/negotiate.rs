@@ -178,15 +178,8 @@ impl Shard {
             return;
         }
         let clock_rate = track.clock_rate();
-        track.add(Subscription {
-            connection,
-            selection,
-            mid: None,
-            current: None,
-            target: None,
-            rewrite: Rewrite::new(clock_rate),
-            mapped: None,
-        });
+        let rewrite = Rewrite::new(clock_rate);
+        track.add(Subscription::new(connection, selection, rewrite));
         peer.want(Wanted {
             track: id,
             kind: track.publication.kind,
@@ -234,15 +227,8 @@ impl Shard {
         });
         let rewrite = place.rewrite.take();
         let clock_rate = track.clock_rate();
-        track.add(Subscription {
-            connection,
-            selection,
-            mid: None,
-            current: None,
-            target: None,
-            rewrite: rewrite.unwrap_or_else(|| Rewrite::new(clock_rate)),
-            mapped: None,
-        });
+        let rewrite = rewrite.unwrap_or_else(|| Rewrite::new(clock_rate));
+        track.add(Subscription::new(connection, selection, rewrite));
         let peer = self.peers.get(&connection);
         if peer.is_some_and(|peer| peer.is_connected) {
             self.agree(connection, id, mid, now);

@@ -419,6 +419,15 @@ impl World {
             .contains(&format!("a=msid:PA_1|{TRACK_NAME} {TRACK_NAME}"))
     }
 
+    /// Reports how busy the shard's thread was, four times a second for a while.
+    pub(crate) fn run_busy(&mut self, time: Duration, busy: u64) {
+        let step = Duration::from_millis(250);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            self.shard.set_busy(self.now, busy);
+            self.run(step);
+        }
+    }
+
     /// Lets time pass.
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;

@@ -1480,6 +1480,11 @@ impl Room {
             Event::CodecNotAccepted { connection, track } => {
                 self.codec_not_accepted(connection, track);
             }
+            Event::Paused {
+                connection,
+                track,
+                is_paused,
+            } => self.stream_paused(connection, track, is_paused),
             Event::ChannelOpen { .. } => {}
             Event::Data {
                 connection,

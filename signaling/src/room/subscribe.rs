@@ -431,6 +431,32 @@ impl Room {
         self.tell(key, Message::SubscriptionResponse(message));
     }
 
+    /// Tells a subscriber that a picture is paused, or goes on.
+    pub(super) fn stream_paused(&mut self, connection: ConnectionId, id: TrackId, is_paused: bool) {
+        let Some(key) = self.by_connection.get(&connection).copied() else {
+            return;
+        };
+        let Some(track) = self.tracks.get(&id) else {
+            return;
+        };
+        let Some(owner) = self.participants.get(&track.owner) else {
+            return;
+        };
+        let state = if is_paused {
+            proto::StreamState::Paused
+        } else {
+            proto::StreamState::Active
+        };
+        let message = proto::StreamStateUpdate {
+            stream_states: vec![proto::StreamStateInfo {
+                participant_sid: owner.info.sid.clone(),
+                track_sid: track.info.sid.clone(),
+                state: state as i32,
+            }],
+        };
+        self.tell(key, Message::StreamStateUpdate(message));
+    }
+
     // ---- what publishers need not send --------------------------------------------------------
 
     /// More wanted than was told: the publisher hears of it at once.
