@@ -228,6 +228,9 @@ async fn join(
         .seat
         .and_then(|seat| door.seated_identity(&seat, &meeting))
         .unwrap_or_else(|| format!("guest-{}", uuid::Uuid::now_v7().simple()));
+    if door.hub.is_overloaded_for(&meeting.id, &identity) {
+        return Err(Kind::Overloaded.told(language));
+    }
     let mut claims = door.claims(MEETING_KEY, &identity, &meeting, TOKEN_VALIDITY);
     claims.name = name;
     claims.video.room_join = true;

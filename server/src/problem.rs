@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     Draining,
     /// No place for more.
     ServerFull,
+    /// The media core has no time for more.
+    Overloaded,
     /// No such address under `/api`.
     NotFound,
     /// Something of ours failed.
@@ -169,6 +171,20 @@ impl Kind {
                     "Wait a moment; the page tries again by itself.",
                 ],
             ),
+            Kind::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                [
+                    "服务器繁忙",
+                    "服务器负荷已满,为不影响正在进行的会议,暂不接受新的加入。",
+                    "请稍等片刻,页面会自动重试。",
+                ],
+                [
+                    "The server is busy",
+                    "The server lets nobody in just now, so as not to disturb the meetings that go on.",
+                    "Wait a moment; the page tries again by itself.",
+                ],
+            ),
             Kind::ServerFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "server_full",
@@ -213,7 +229,7 @@ impl Kind {
     /// The problem in a language.
     pub(crate) fn told(self, language: Language) -> Problem {
         let retry_after = match self {
-            Kind::Draining => Some(5),
+            Kind::Draining | Kind::Overloaded => Some(5),
             Kind::ServerFull => Some(30),
             _ => None,
         };

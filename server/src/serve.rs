@@ -45,6 +45,10 @@ impl Media for Shard {
     fn send(&self, command: sfu::Command) {
         self.0.send(command);
     }
+
+    fn busy(&self) -> u64 {
+        self.0.metrics().busy
+    }
 }
 
 /// Makes the data folder, for its owner only.
@@ -198,6 +202,12 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
         "counter",
         "Sessions resumed since start.",
         counts.resumes,
+    );
+    put(
+        "joins_refused_overload_total",
+        "counter",
+        "Joins refused because the media core was at its limit.",
+        counts.overloaded,
     );
     put(
         "sessions_refused_total",

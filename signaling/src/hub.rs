@@ -38,6 +38,15 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often news that a room has gathered is looked at. Far below what anybody notices.
 const NEWS_TICK: Duration = Duration::from_millis(50);
 
+/// From this busy on (see [`Media::busy`]) nobody new is let in: what is left is for those inside,
+/// before their pictures suffer.
+pub const OVERLOADED: u64 = 900;
+/// For how many looks in a row it must be so: a hall that fills at once is busy for a moment.
+const OVERLOADED_LOOKS: u32 = 4;
+/// Below this newcomers are let in again. The distance lets what the last ones brought show itself.
+pub const AT_EASE: u64 = 800;
+
+static OVERLOAD: LogLimit = LogLimit::new();
 static BEHIND: LogLimit = LogLimit::new();
 static ROOM_OPENED: LogLimit = LogLimit::of(100);
 static ROOM_CLOSED: LogLimit = LogLimit::of(100);
@@ -46,6 +55,11 @@ static ROOM_CLOSED: LogLimit = LogLimit::of(100);
 pub trait Media: Send + Sync {
     /// Hands over a command; must not block.
     fn send(&self, command: Command);
+
+    /// How much of about the last second it was at work, in thousandths.
+    fn busy(&self) -> u64 {
+        0
+    }
 }
 
 /// Who may open or enter a room beyond what the token says.
@@ -258,6 +272,11 @@ pub enum Barred {
     /// The server is going down.
     #[error("the server is restarting: try again in a moment")]
     Draining,
+    /// The media core is at its limit.
+    #[error(
+        "the server is as busy as it can be without disturbing those inside: try again in a moment"
+    )]
+    Overloaded,
     /// No more room on this server.
     #[error("the server is full")]
     ServerFull,
@@ -287,6 +306,8 @@ pub struct Counts {
     pub joins: u64,
     /// Resumes since start.
     pub resumes: u64,
+    /// Joins refused because the media core was at its limit.
+    pub overloaded: u64,
     /// Sessions ended for breaking the protocol or a bound.
     pub refused: u64,
     /// Sessions ended for reading too slowly.
@@ -302,9 +323,12 @@ pub struct Hub {
     next_room: AtomicU32,
     next_session: AtomicU64,
     is_draining: AtomicBool,
+    is_overloaded: AtomicBool,
+    overloaded_looks: AtomicU32,
     places: Arc<Places>,
     pub(crate) joins: AtomicU64,
     pub(crate) resumes: AtomicU64,
+    overloaded: AtomicU64,
     pub(crate) refused: AtomicU64,
     slow: AtomicU64,
 }
@@ -335,8 +359,11 @@ impl Hub {
             next_room: AtomicU32::new(1),
             next_session: AtomicU64::new(1),
             is_draining: AtomicBool::new(false),
+            is_overloaded: AtomicBool::new(false),
+            overloaded_looks: AtomicU32::new(0),
             joins: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
+            overloaded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             slow: AtomicU64::new(0),
         })
@@ -503,6 +530,7 @@ impl Hub {
     }
 
     fn tick(&self) {
+        self.look_at_load();
         for cell in self.cells() {
             let is_over = self.with(&cell, |room, at| {
                 room.tick(at.now);
@@ -517,6 +545,39 @@ impl Hub {
                 );
             }
         }
+    }
+
+    fn look_at_load(&self) {
+        let busy = self.media.busy();
+        let was_overloaded = self.is_overloaded.load(Ordering::Relaxed);
+        let looks = if busy >= OVERLOADED {
+            self.overloaded_looks.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.overloaded_looks.store(0, Ordering::Relaxed);
+            0
+        };
+        let is_overloaded = looks >= OVERLOADED_LOOKS || was_overloaded && busy >= AT_EASE;
+        self.is_overloaded.store(is_overloaded, Ordering::Relaxed);
+        if is_overloaded
+            && !was_overloaded
+            && let Some(suppressed) = OVERLOAD.pass(Instant::now())
+        {
+            tracing::warn!(
+                busy,
+                suppressed,
+                "the media core has no time left: nobody new is let in until it has. Spread the \
+                 rooms over more nodes, or give this one a faster processor"
+            );
+        }
+    }
+
+    /// Whether somebody can't come in because the media core is at its limit. Who is inside may come
+    /// again: their media is there already.
+    pub fn is_overloaded_for(&self, room: &str, identity: &str) -> bool {
+        self.is_overloaded.load(Ordering::Relaxed)
+            && self
+                .cell(room)
+                .is_none_or(|cell| !cell.lock().room.has(identity))
     }
 
     /// Runs a step of a room and makes its effects happen, in order, under the room's lock.
@@ -710,6 +771,7 @@ impl Hub {
         let mut counts = Counts {
             joins: self.joins.load(Ordering::Relaxed),
             resumes: self.resumes.load(Ordering::Relaxed),
+            overloaded: self.overloaded.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             slow: self.slow.load(Ordering::Relaxed),
             ..Counts::default()
@@ -735,6 +797,9 @@ impl Hub {
             gate.may_enter(claims).await.map_err(Barred::Gate)?;
         }
         let room = &claims.video.room;
+        if self.is_overloaded_for(room, &claims.sub) {
+            return Err(Barred::Overloaded);
+        }
         match self.cell(room) {
             Some(cell) if !cell.lock().room.has_place_for(&claims.sub) => {
                 return Err(Barred::RoomFull);
@@ -748,6 +813,15 @@ impl Hub {
             return Err(Barred::ServerFull);
         }
         Ok(())
+    }
+
+    /// The same for somebody who comes in if they may.
+    pub(crate) async fn let_in(&self, claims: &Claims) -> Result<(), Barred> {
+        self.admit(claims).await.inspect_err(|barred| {
+            if *barred == Barred::Overloaded {
+                self.overloaded.fetch_add(1, Ordering::Relaxed);
+            }
+        })
     }
 
     /// Whether there is place for nobody more.

@@ -123,7 +123,9 @@ pub(crate) fn status_of(barred: &Barred) -> StatusCode {
         tracing::warn!(reason = %barred, suppressed, "a client was turned away");
     }
     match barred {
-        Barred::Draining | Barred::ServerFull => StatusCode::SERVICE_UNAVAILABLE,
+        Barred::Draining | Barred::Overloaded | Barred::ServerFull => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Barred::AddressFull => StatusCode::TOO_MANY_REQUESTS,
         Barred::RoomFull | Barred::Gate(_) => StatusCode::FORBIDDEN,
     }
@@ -425,7 +427,7 @@ async fn enter(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Rejection> {
     let place = hub.take_place(visitor.map(|Extension(Visitor(address))| address))?;
-    hub.admit(&claims).await?;
+    hub.let_in(&claims).await?;
     let upgrade = upgrade
         .max_message_size(MESSAGE_BOUND)
         .max_frame_size(MESSAGE_BOUND)

@@ -85,7 +85,7 @@ impl From<TokenError> for TwirpError {
 impl From<Barred> for TwirpError {
     fn from(barred: Barred) -> Self {
         let code = match barred {
-            Barred::Draining => "unavailable",
+            Barred::Draining | Barred::Overloaded => "unavailable",
             Barred::ServerFull | Barred::RoomFull | Barred::AddressFull => "resource_exhausted",
             Barred::Gate(_) => "permission_denied",
         };

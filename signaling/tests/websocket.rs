@@ -1,5 +1,6 @@
 //! Clients come in by WebSocket, with a media core that only writes down what it is told.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,11 +16,15 @@ use signaling::{Hub, HubConfig, Media, event_queue};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 #[derive(Default)]
-struct Notes(Mutex<Vec<Command>>);
+struct Notes(Mutex<Vec<Command>>, AtomicU64);
 
 impl Media for Notes {
     fn send(&self, command: Command) {
         self.0.lock().unwrap().push(command);
+    }
+
+    fn busy(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 }
 
@@ -357,6 +362,63 @@ async fn bad_tokens_and_requests_are_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn while_the_media_core_is_overloaded_only_those_inside_may_come_again() {
+    let server = server().await;
+    let (ana, join) = server.join("ana").await;
+    let is_overloaded = async |busy: u64, wanted: bool| {
+        server.notes.1.store(busy, Ordering::Relaxed);
+        let is_noticed = async {
+            while server.hub.is_overloaded_for("room", "bo") != wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), is_noticed)
+            .await
+            .unwrap();
+    };
+    is_overloaded(signaling::hub::OVERLOADED, true).await;
+    let path = |identity| format!("/rtc?access_token={}", token(identity, |_| {}));
+    let Err(tokio_tungstenite::tungstenite::Error::Http(refused)) = server.open(&path("bo")).await
+    else {
+        panic!("it was let in")
+    };
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "5");
+    let words = String::from_utf8(refused.into_body().unwrap()).unwrap();
+    assert!(words.contains("as busy as it can be"), "{words}");
+    let (status, headers, problem) = whip::post(
+        signaling::whip::router(server.hub.clone()),
+        "/whip/room",
+        "studio",
+        whip::OFFER,
+    )
+    .await;
+    assert_eq!(
+        (status.as_u16(), &headers["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
+    assert_eq!(problem["code"], "overloaded");
+    assert_eq!(server.hub.counts().overloaded, 2);
+
+    drop(ana);
+    let sid = join.participant.unwrap().sid;
+    let resume = format!("{}&reconnect=1&sid={sid}", path("ana"));
+    let mut ana = server.open(&resume).await.unwrap();
+    assert!(matches!(hear(&mut ana).await, Some(Response::Reconnect(_))));
+    server.join("ana").await;
+
+    // A little less is not enough: what the last ones brought may still be coming.
+    server
+        .notes
+        .1
+        .store(signaling::hub::AT_EASE, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(server.status(&path("bo")).await, 503);
+    is_overloaded(signaling::hub::AT_EASE - 1, false).await;
+    server.join("bo").await;
+}
+
+#[tokio::test]
 async fn noise_costs_its_session_and_the_others_feel_nothing() {
     let server = server().await;
     let (mut bo, _) = server.join("bo").await;
@@ -405,12 +467,12 @@ mod whip {
 
     use super::*;
 
-    const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    pub(super) const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
         a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=fingerprint:sha-256 AB\r\n\
         a=setup:actpass\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=sendonly\r\n\
         a=rtpmap:96 VP8/90000\r\n";
 
-    async fn post(
+    pub(super) async fn post(
         app: Router,
         path: &str,
         identity: &str,

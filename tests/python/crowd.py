@@ -36,7 +36,7 @@ class Member:
         self.identity = identity
         self.known = {}
         self.count = 0
-        self.messages = self.bytes = 0
+        self.messages = self.bytes = self.turned_away = 0
         self.faults = []
         self.left = None
         self._running = None
@@ -44,9 +44,18 @@ class Member:
     async def join(self, session, server, room, grants):
         """Comes in; returns when it has been answered."""
         parameters = {"access_token": token(room, self.identity, grants), "join_request": join_request(signal.JoinRequest())}
-        self.socket = await session.ws_connect(
-            f"{server.socket_url}/rtc/v1", params=parameters, max_msg_size=0, compress=0
-        )
+        while True:
+            try:
+                self.socket = await session.ws_connect(
+                    f"{server.socket_url}/rtc/v1", params=parameters, max_msg_size=0, compress=0
+                )
+                break
+            except aiohttp.WSServerHandshakeError as refused:
+                # A machine that runs much besides may be overloaded for a while, and says so.
+                if refused.status != 503:
+                    raise
+                self.turned_away += 1
+                await asyncio.sleep(int(refused.headers["Retry-After"]))
         message = await self.socket.receive()
         self.take(decoded(message.data))
         self._running = [asyncio.create_task(self.listen()), asyncio.create_task(self.ping())]

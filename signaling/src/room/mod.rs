@@ -533,11 +533,16 @@ impl Room {
         self.tracks.values().filter(|track| track.is_live()).count()
     }
 
+    /// Whether somebody with this identity is in it.
+    pub fn has(&self, identity: &str) -> bool {
+        self.by_identity.contains_key(identity)
+    }
+
     /// Whether another with this identity may come in.
     pub fn has_place_for(&self, identity: &str) -> bool {
         self.settings.max_participants == 0
             || self.participant_count() < self.settings.max_participants as usize
-            || self.by_identity.contains_key(identity)
+            || self.has(identity)
     }
 
     /// Changes what [`Room::new`] was told, where the new value is not its zero.

@@ -377,7 +377,7 @@ async fn open(
     let place = desk
         .hub
         .take_place(visitor.map(|Extension(Visitor(address))| address))?;
-    desk.hub.admit(&claims).await?;
+    desk.hub.let_in(&claims).await?;
     newcomer.is_single = true;
     newcomer.hears_others = false;
     let offer = newcomer

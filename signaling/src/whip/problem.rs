@@ -103,6 +103,7 @@ impl From<Barred> for Problem {
     fn from(barred: Barred) -> Problem {
         let code = match barred {
             Barred::Draining => "draining",
+            Barred::Overloaded => "overloaded",
             Barred::ServerFull => "server_full",
             Barred::AddressFull => "address_full",
             Barred::RoomFull => "room_full",

@@ -28,6 +28,7 @@ export type ApiErrorCode =
   | 'invalid_name'
   | 'draining'
   | 'server_full'
+  | 'overloaded'
   | 'unreachable'
   | 'other';
 
@@ -38,6 +39,7 @@ const KNOWN_CODES: readonly ApiErrorCode[] = [
   'invalid_name',
   'draining',
   'server_full',
+  'overloaded',
 ];
 
 /** How long one call may take before it counts as the server being out of reach. */

@@ -139,6 +139,7 @@ function departureFor(error: unknown): DepartureReason {
     case 'meeting_ended':
       return 'ended';
     case 'server_full':
+    case 'overloaded':
       return 'full';
     case 'invalid_name':
     case 'too_many_attempts':

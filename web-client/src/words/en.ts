@@ -44,6 +44,7 @@ export const en: Words = {
     invalid_name: 'This name cannot be used. Use 1 to 64 characters without control characters',
     draining: 'The server is being updated. Try again shortly',
     server_full: 'The server is full. Try again later',
+    overloaded: 'The server is busy. Try again later',
     unreachable: 'The server cannot be reached. Check the network, then retry',
     other: 'Something went wrong and has been recorded. Retry; if it stays, contact the organiser',
     retryAfter: (seconds) => `(in ${seconds} seconds)`,

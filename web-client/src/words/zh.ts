@@ -47,6 +47,7 @@ export const zh = {
     invalid_name: '姓名不能用。请改为 1 到 64 个字，不带特殊控制字符',
     draining: '服务器正在更新，请稍后再试',
     server_full: '服务器人数已满，请稍后再试',
+    overloaded: '服务器繁忙，请稍后再试',
     unreachable: '连不上服务器。请检查网络后重试',
     other: '系统出错，已记录。请重试；仍不行请联系会议组织人',
     retryAfter: (seconds: number) => `（还有 ${seconds} 秒）`,

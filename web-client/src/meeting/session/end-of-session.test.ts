@@ -23,13 +23,14 @@ describe('a refused join', () => {
   it('ends only where no retry helps', () => {
     expect(endingForRefusal(refusal('meeting_ended'))).toBe('ended');
     expect(endingForRefusal(refusal('meeting_not_found'))).toBe('notFound');
-    for (const code of ['draining', 'server_full', 'unreachable', 'too_many_attempts'] as const) {
+    for (const code of ['draining', 'server_full', 'overloaded', 'unreachable', 'too_many_attempts'] as const) {
       expect(endingForRefusal(refusal(code))).toBe('rejoin');
     }
   });
 
   it('says in the end what was the matter', () => {
     expect(endingWhenTiredOf(refusal('server_full'))).toBe('full');
+    expect(endingWhenTiredOf(refusal('overloaded'))).toBe('full');
     expect(endingWhenTiredOf(refusal('unreachable'))).toBe('unreachable');
     expect(endingWhenTiredOf(new Error('socket'))).toBe('unreachable');
   });

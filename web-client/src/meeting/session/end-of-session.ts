@@ -32,6 +32,7 @@ export function endingForRefusal(error: ApiError): Ending {
     case 'invalid_name':
       return 'refused';
     case 'server_full':
+    case 'overloaded':
     case 'draining':
     case 'too_many_attempts':
     case 'unreachable':
@@ -43,6 +44,6 @@ export function endingForRefusal(error: ApiError): Ending {
 /** What to say when the patience for joining has run out. */
 export function endingWhenTiredOf(error: unknown): DepartureReason {
   const code = (error as Partial<ApiError> | null)?.code;
-  if (code === 'server_full') return 'full';
+  if (code === 'server_full' || code === 'overloaded') return 'full';
   return code === 'other' || code === 'too_many_attempts' ? 'refused' : 'unreachable';
 }
