@@ -57,7 +57,8 @@ fn section(machine: &str, rows: &[Row]) -> String {
     let mut out = format!(
         "## A crowd\n\nTerrace {}, release build, on {machine}. Clients and server share the machine. Participants join one room,\n\
          250 a second, after three speakers; they speak signalling only (a WebSocket and pings, and a media connection that\n\
-         the server has prepared and they do not use). Medians of {ROUNDS} rounds (least–most), each with a new process.\n\n\
+         the server has prepared and they do not use). Medians of {ROUNDS} rounds (least–most), each with a new process. What each is told is\n\
+         counted after its join response.\n\n\
          | Participants | known to each | joined after, s | processor time of the server, s | ms per join | at rest, share of a core | memory, MB | kB each | messages to each | kB told to each |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
         env!("CARGO_PKG_VERSION"),

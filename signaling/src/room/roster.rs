@@ -31,7 +31,7 @@ pub const CROWD: usize = 100;
 /// room whose number goes up and down around [`CROWD`] from changing its mind.
 pub const CROWD_NO_MORE: usize = 80;
 
-/// After news was told, more is gathered for so long per receiver. Telling one costs a fifth of
+/// After news was told, more is gathered for so long per receiver. Telling one costs a quarter of
 /// it, so that a room's news takes no more than that share of a core: in a hall of 3,000 there is
 /// news about six times a second.
 const PAUSE_PER_RECEIVER: Duration = Duration::from_micros(50);
