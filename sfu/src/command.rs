@@ -195,7 +195,8 @@ pub enum Command {
         connection: ConnectionId,
         /// The track.
         track: TrackId,
-        /// The first word of `a=msid`: `PARTICIPANT_SID|TRACK_SID`.
+        /// The first word of `a=msid`: `PARTICIPANT_SID|STREAM`. Clients play what shares a stream
+        /// in time with each other.
         stream_name: String,
         /// The second word of `a=msid`: the track's SID.
         track_name: String,

@@ -100,6 +100,17 @@ struct Parameters {
     reconnect: String,
     sid: String,
     client_protocol: Option<i32>,
+    protocol: Option<i32>,
+    browser: String,
+}
+
+impl Parameters {
+    /// LiveKit's clients take a track's SID from the track's id in `a=msid` since protocol 10, but
+    /// Firefox makes up that id.
+    fn shares_streams(&self) -> bool {
+        self.protocol.is_some_and(|version| version >= 10)
+            && !self.browser.to_ascii_lowercase().contains("firefox")
+    }
 }
 
 fn is_set(value: &str) -> bool {
@@ -291,6 +302,7 @@ async fn rtc(
         newcomer.is_auto_subscribe = parameters.auto_subscribe.as_deref().is_none_or(is_set);
         newcomer.is_adaptive = parameters.adaptive_stream.as_deref().is_some_and(is_set);
         newcomer.client_protocol = parameters.client_protocol.unwrap_or_default();
+        newcomer.shares_streams = parameters.shares_streams();
         Arrival::Join(Box::new(newcomer))
     };
     enter(hub, claims, arrival, visitor, upgrade).await
@@ -312,6 +324,8 @@ async fn rtc_v1(
     } else {
         let mut newcomer = newcomer(&hub, &claims);
         newcomer.is_single = true;
+        // Answers say which track is sent on which m-line.
+        newcomer.shares_streams = true;
         if let Some(settings) = request.connection_settings {
             newcomer.is_auto_subscribe = settings.auto_subscribe;
             newcomer.is_adaptive = settings.adaptive_stream;
@@ -347,6 +361,7 @@ pub(crate) fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
         is_single: false,
         is_auto_subscribe: true,
         is_adaptive: false,
+        shares_streams: false,
         add_tracks: Vec::new(),
         offer: None,
         hears_others: true,

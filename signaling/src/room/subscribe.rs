@@ -108,6 +108,18 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
     }
 }
 
+/// The stream that a track shares with what is seen or heard together with it. Browsers play tracks
+/// of one stream in time with each other.
+fn stream_of(source: proto::TrackSource) -> Option<&'static str> {
+    match source {
+        proto::TrackSource::Camera | proto::TrackSource::Microphone => Some("camera"),
+        proto::TrackSource::ScreenShare | proto::TrackSource::ScreenShareAudio => {
+            Some("screen_share")
+        }
+        proto::TrackSource::Unknown => None,
+    }
+}
+
 fn is_wanted(subscriber: &Participant, id: TrackId, track: &Track) -> bool {
     track.is_live()
         && subscriber.permission().can_subscribe
@@ -171,6 +183,8 @@ impl Room {
         let is_allowed = is_allowed(subscriber, owner, track);
         let owner_sid = owner.info.sid.clone();
         let track_sid = track.info.sid.clone();
+        let stream = stream_of(track.info.source()).filter(|_| subscriber.shares_streams);
+        let stream_name = format!("{owner_sid}|{}", stream.unwrap_or(&track_sid));
         let connection = subscriber.subscriber;
         let is_subscribed = subscriber.subscriptions.contains_key(&id);
         let was_denied = subscriber.denied.contains(&id);
@@ -206,7 +220,7 @@ impl Room {
             self.media(Command::Subscribe {
                 connection,
                 track: id,
-                stream_name: format!("{owner_sid}|{track_sid}"),
+                stream_name,
                 track_name: track_sid,
                 selection,
             });

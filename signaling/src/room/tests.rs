@@ -97,6 +97,7 @@ impl World {
             is_single: true,
             is_auto_subscribe: true,
             is_adaptive: false,
+            shares_streams: true,
             add_tracks: Vec::new(),
             offer: None,
             hears_others: true,
@@ -352,7 +353,7 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
             _ => None,
         })
         .collect();
-    let stream = format!("{}|{sid}", world.sid(ana));
+    let stream = format!("{}|camera", world.sid(ana));
     assert_eq!(subscribes, [(bo_connection, stream, sid.clone())]);
     world.clear();
     let wish = |subscribe| proto::UpdateSubscription {
@@ -389,6 +390,39 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
     world.event(Event::Ended { track });
     assert!(world.infos(bo).last().unwrap().tracks.is_empty());
     assert!(!world.infos(bo).last().unwrap().is_publisher);
+}
+
+#[test]
+fn a_camera_and_its_microphone_share_a_stream_unless_the_client_knows_tracks_by_it() {
+    let mut world = World::new();
+    let ana = world.join(1);
+    world.join(2);
+    world.join_with(3, |newcomer| newcomer.shares_streams = false);
+    world.clear();
+    let (camera, _) = world.publish(ana);
+    world.publish_microphone(ana);
+    let names: Vec<_> = world
+        .commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Subscribe {
+                stream_name,
+                track_name,
+                ..
+            } => Some((stream_name.clone(), track_name.clone())),
+            _ => None,
+        })
+        .collect();
+    let microphone = names.last().unwrap().1.clone();
+    let owner = world.sid(ana);
+    let expected = [
+        ("camera", &camera),
+        (camera.as_str(), &camera),
+        ("camera", &microphone),
+        (microphone.as_str(), &microphone),
+    ];
+    let expected = expected.map(|(stream, track)| (format!("{owner}|{stream}"), track.clone()));
+    assert_eq!(names, expected);
 }
 
 #[test]
@@ -1114,6 +1148,7 @@ fn who_never_connects_media_is_sent_away_with_the_reason() {
         is_single: false,
         is_auto_subscribe: true,
         is_adaptive: false,
+        shares_streams: true,
         add_tracks: Vec::new(),
         offer: None,
         hears_others: true,

@@ -100,5 +100,17 @@
     return null;
   }
 
-  window.receiving = { numberShownBy, toneHeardOn, received, inboundStats };
+  /** What getStats tells of a remote track, and of the reports about it: {inbound, remote} of camera and microphone. */
+  async function reports(room, identity) {
+    const all = { at: performance.timeOrigin + performance.now() };
+    for (const source of ['camera', 'microphone']) {
+      const report = await room.remoteParticipants.get(identity)?.getTrackPublication(source)?.track?.receiver?.getStats();
+      const stats = [...(report?.values() ?? [])];
+      const inbound = stats.find((stat) => stat.type === 'inbound-rtp');
+      all[source] = { inbound, remote: stats.find((stat) => stat.type === 'remote-outbound-rtp' && stat.localId === inbound?.id) };
+    }
+    return all;
+  }
+
+  window.receiving = { numberShownBy, toneHeardOn, received, inboundStats, reports };
 })();

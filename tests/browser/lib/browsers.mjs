@@ -54,6 +54,7 @@ export async function serveHarness() {
     '/': join(harness, 'index.html'),
     '/page.js': join(harness, 'page.js'),
     '/receiving.js': receivingScript,
+    '/stamped.js': join(harness, 'stamped.js'),
     '/livekit-client.umd.js': join(here, '../node_modules/livekit-client/dist/livekit-client.umd.js'),
   };
   const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8' };

@@ -1,0 +1,103 @@
+// Runs in the page: a camera that flashes and a microphone that beeps at the same instants, and how far apart a
+// receiver shows and plays them. Plain script.
+(() => {
+  /** Between two flashes, and how long one is, in milliseconds. */
+  const PERIOD = 1000;
+  const FLASH = 200;
+
+  /** Sends frames later than they were taken; the sender's reports still tell when they were. */
+  const DELAY = `onrtctransform = ({ transformer: { readable, writable, options } }) => readable
+    .pipeThrough(new TransformStream({
+      transform: (frame, controller) => { setTimeout(() => controller.enqueue(frame), options.delay); },
+    })).pipeTo(writable);`;
+
+  /** Publishes them; pictures leave `delay` milliseconds after their sound. */
+  async function publish(room, { delay = 0, width = 640, height = 360 } = {}) {
+    const { Track } = LivekitClient;
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext('2d');
+    const [picture] = canvas.captureStream(0).getVideoTracks();
+    const audio = new AudioContext();
+    await audio.resume();
+    const [tone, gain, sink] = [audio.createOscillator(), audio.createGain(), audio.createMediaStreamDestination()];
+    gain.gain.value = 0;
+    tone.frequency.value = 1000;
+    tone.connect(gain).connect(sink);
+    tone.start();
+    let wasLit = false;
+    setInterval(() => {
+      const phase = performance.now() % PERIOD;
+      const isLit = phase < FLASH;
+      if (isLit !== wasLit) gain.gain.setValueAtTime(isLit ? 0.8 : 0, audio.currentTime);
+      wasLit = isLit;
+      context.fillStyle = isLit ? '#fff' : '#000';
+      context.fillRect(0, 0, width, height);
+      // Something that changes, so that every frame is coded.
+      context.fillStyle = '#888';
+      context.fillRect((phase / PERIOD) * width, height - 20, 20, 20);
+      picture.requestFrame();
+    }, 40);
+    const { track } = await room.localParticipant.publishTrack(picture, {
+      source: Track.Source.Camera, simulcast: false, videoCodec: 'vp8',
+    });
+    await room.localParticipant.publishTrack(sink.stream.getAudioTracks()[0], { source: Track.Source.Microphone, dtx: false, red: true });
+    if (delay > 0) {
+      const worker = new Worker(URL.createObjectURL(new Blob([DELAY])));
+      track.sender.transform = new RTCRtpScriptTransform(worker, { delay });
+    }
+  }
+
+  /**
+   * Notes when flashes of `identity` are shown and when its beeps are played. `window.offsets` has for each pair how
+   * many milliseconds the picture comes after the sound.
+   */
+  function watch(room, identity) {
+    const of = (source) => room.remoteParticipants.get(identity).getTrackPublication(source).track;
+    const video = of('camera').attachedElements[0];
+    const small = document.createElement('canvas');
+    Object.assign(small, { width: 8, height: 8 });
+    const context = small.getContext('2d', { willReadFrequently: true });
+    const heard = [];
+    window.offsets = [];
+    let wasLit = true;
+    const look = (now, { expectedDisplayTime }) => {
+      context.drawImage(video, 0, 0, 8, 8);
+      const isLit = context.getImageData(4, 4, 1, 1).data[0] > 128;
+      if (isLit && !wasLit) pair(expectedDisplayTime);
+      wasLit = isLit;
+      video.requestVideoFrameCallback(look);
+    };
+    const seen = [];
+    const pair = (at) => seen.push(at);
+    video.requestVideoFrameCallback(look);
+
+    const audio = new AudioContext();
+    const analyser = audio.createAnalyser();
+    analyser.fftSize = 1024;
+    audio.createMediaStreamSource(new MediaStream([of('microphone').mediaStreamTrack])).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    let silence = 0;
+    setInterval(() => {
+      analyser.getFloatTimeDomainData(samples);
+      const at = samples.findIndex((sample) => Math.abs(sample) > 0.1);
+      const now = performance.now();
+      if (at < 0) silence = now;
+      else if (silence && now - silence < 100) {
+        heard.push(now - ((samples.length - at) * 1000) / audio.sampleRate);
+        silence = 0;
+      }
+      while (seen.length && heard.length) {
+        const offset = seen[0] - heard[0];
+        if (Math.abs(offset) < PERIOD / 2) {
+          window.offsets.push(offset);
+          seen.shift();
+          heard.shift();
+        } else if (offset < 0) seen.shift();
+        else heard.shift();
+      }
+    }, 5);
+  }
+
+  window.stamped = { publish, watch };
+})();
