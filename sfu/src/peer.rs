@@ -510,10 +510,10 @@ impl Peer {
             self.places.push(Place::new(mid, wanted.kind, Some(wanted)));
         }
         let applied = api.apply();
-        self.take_streams();
+        let edits: Vec<_> = self.places.iter().map(Place::edit).collect();
+        self.take_streams(&edits);
         let (offer, pending) = applied?;
         self.pending_offer = Some(pending);
-        let edits: Vec<_> = self.places.iter().map(Place::edit).collect();
         Some(sdp::edit(&offer.to_sdp_string(), &edits))
     }
 
@@ -534,7 +534,8 @@ impl Peer {
         self.connecting_since.get_or_insert(now);
         self.lend_streams();
         let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        self.take_streams();
+        let edits: Vec<_> = self.places.iter().map(Place::edit).collect();
+        self.take_streams(&edits);
         if let Err(error) = accepted {
             self.needs_offer = true;
             return Err(error.to_string());
@@ -563,7 +564,7 @@ impl Peer {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                self.take_streams();
+                self.take_streams(&[]);
                 return Err(error.to_string());
             }
         };
@@ -582,7 +583,7 @@ impl Peer {
             self.take_new_places();
             self.pair_places(&mut edits);
         }
-        self.take_streams();
+        self.take_streams(&edits);
         answered.sdp = sdp::edit(&answer.to_sdp_string(), &edits);
         Ok(answered)
     }
@@ -602,8 +603,9 @@ impl Peer {
         }
     }
 
-    /// Takes our streams back, and with them those that the engine made for new m-lines.
-    fn take_streams(&mut self) {
+    /// Takes our streams back, and with them those that the engine made for new m-lines. Reports name
+    /// them as the edited description does.
+    fn take_streams(&mut self, edits: &[(String, Edit)]) {
         let lent: Vec<u32> = self.outlet.lent().map(|(_, ssrc, _)| ssrc).collect();
         for mid in self
             .places
@@ -611,9 +613,13 @@ impl Peer {
             .map(|place| place.mid)
             .collect::<Vec<_>>()
         {
-            let Some(agreed) = self.agreed(mid) else {
+            let Some(mut agreed) = self.agreed(mid) else {
                 continue;
             };
+            let edit = edits.iter().find(|(of, _)| Mid::from(of.as_str()) == mid);
+            if let Some((_, Edit::Name { stream, .. })) = edit {
+                sdp::cname(stream).clone_into(&mut agreed.cname);
+            }
             let mut direct = self.rtc.direct_api();
             let stream = direct
                 .stream_tx_by_mid(mid, None)

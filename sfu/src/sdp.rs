@@ -99,6 +99,11 @@ pub(crate) enum Edit {
     Idle,
 }
 
+/// The canonical name of a stream's source: the participant, whose clock its reports tell.
+pub(crate) fn cname(stream: &str) -> &str {
+    stream.split_once('|').map_or(stream, |(source, _)| source)
+}
+
 /// The SDP with each named m-line edited, and without the names that str0m repeats to the client
 /// where nothing is sent: a track that the client published, took back and published again would
 /// be named twice, and browsers refuse such a description.
@@ -162,6 +167,12 @@ fn write_section(out: &mut String, lines: &[&str], in_media: bool, edits: &[(Str
                 let ssrc = line.split(' ').next().unwrap_or_default();
                 let _ = write!(out, "{ssrc} msid:{stream} {track}");
             }
+            Some(Edit::Name { stream, .. })
+                if line.starts_with("a=ssrc:") && line.contains(" cname:") =>
+            {
+                let ssrc = line.split(' ').next().unwrap_or_default();
+                let _ = write!(out, "{ssrc} cname:{}", cname(stream));
+            }
             Some(Edit::Idle)
                 if line.starts_with("a=ssrc:") || line.starts_with("a=ssrc-group:") =>
             {
@@ -211,6 +222,7 @@ mod tests {
         assert!(
             named.contains("a=msid:PA|TR TR\r\n") && named.contains("a=ssrc:5 msid:PA|TR TR\r\n")
         );
+        assert!(named.contains("a=ssrc:5 cname:PA\r\n"), "{named}");
         let idle = edit(ANSWER, &[("1".into(), Edit::Idle)]);
         assert!(idle.contains("a=inactive") && !idle.contains("a=ssrc") && !idle.contains("msid"));
         assert!(idle.contains("a=recvonly"), "other sections stay");

@@ -43,7 +43,7 @@ def free_port(kind: int) -> int:
 class Server:
     """A server under test."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, host: str = "127.0.0.1", **settings: str) -> None:
         """`settings` are variables of the server without their common beginning, as `limits__rooms="2"`."""
         self.process = None
         # For working on the tests themselves: an already running server that speaks the same protocol.
@@ -56,7 +56,7 @@ class Server:
         self.port = free_port(socket.SOCK_STREAM)
         self.udp_port = free_port(socket.SOCK_DGRAM)
         self.metrics_port = free_port(socket.SOCK_STREAM)
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self.data = tempfile.mkdtemp(prefix="terrace-test-")
         self.log_path = Path(self.data) / "test.log"
         self.log = open(self.log_path, "wb")
@@ -66,9 +66,9 @@ class Server:
             env={
                 # Settings of whoever runs the tests must not reach the server under test.
                 **{name: value for name, value in os.environ.items() if not name.startswith("TERRACE_")},
-                "TERRACE_HTTP__LISTEN": f"127.0.0.1:{self.port}",
+                "TERRACE_HTTP__LISTEN": f"{host}:{self.port}",
                 "TERRACE_METRICS__LISTEN": f"127.0.0.1:{self.metrics_port}",
-                "TERRACE_MEDIA__LISTEN": f"127.0.0.1:{self.udp_port}",
+                "TERRACE_MEDIA__LISTEN": f"{host}:{self.udp_port}",
                 "TERRACE_DATA_DIR": self.data,
                 "NO_COLOR": "1",
                 **{f"TERRACE_{name.upper()}": value for name, value in settings.items()},

@@ -118,6 +118,12 @@ const PARTS: &[Part] = &[
             )
         },
     },
+    Part {
+        name: "ten-minutes",
+        minutes: 25,
+        is_long: true,
+        work: ten_minutes,
+    },
 ];
 
 /// The server as it is shipped, with the web client inside.
@@ -127,7 +133,15 @@ pub(crate) fn build_server(budget: Duration) -> Result<()> {
         ".",
         budget,
         "cargo",
-        &["build", "--release", "--bin", "terrace"],
+        &[
+            "build",
+            "--release",
+            "--bin",
+            "terrace",
+            // What tests run on.
+            "--bin",
+            "line",
+        ],
     )
 }
 
@@ -178,6 +192,36 @@ fn python(budget: Duration) -> Result<()> {
     let inside = python_environment(budget)?;
     let budget = budget.saturating_sub(begin.elapsed());
     run("tests/python", budget, &inside("pytest"), &["-q"])
+}
+
+/// Media over a line that loses packets; runs in one end of the line.
+fn ten_minutes(budget: Duration) -> Result<()> {
+    let begin = Instant::now();
+    let inside = python_environment(budget)?;
+    npm_install("tests/browser")?;
+    let command = "ip netns exec $LINE_A npm --prefix tests/browser run long";
+    let line = "tests/browser/long/lossy.toml";
+    run_with(
+        ".",
+        budget.saturating_sub(begin.elapsed()),
+        "cargo",
+        &[
+            "run",
+            "-q",
+            "--release",
+            "--bin",
+            "line",
+            "--",
+            "up",
+            "--config",
+            line,
+            "--",
+            "sh",
+            "-c",
+            command,
+        ],
+        &[("PYTHON", &inside("python"))],
+    )
 }
 
 /// The parts that the options ask for, in their order.

@@ -399,21 +399,22 @@ fn a_camera_and_its_microphone_share_a_stream_unless_the_client_knows_tracks_by_
     world.join(2);
     world.join_with(3, |newcomer| newcomer.shares_streams = false);
     world.clear();
-    let (camera, _) = world.publish(ana);
-    world.publish_microphone(ana);
-    let names: Vec<_> = world
-        .commands
-        .iter()
-        .filter_map(|command| match command {
+    let names = |world: &World| -> Vec<_> {
+        let subscribes = world.commands.iter().filter_map(|command| match command {
             Command::Subscribe {
                 stream_name,
                 track_name,
                 ..
             } => Some((stream_name.clone(), track_name.clone())),
             _ => None,
-        })
-        .collect();
-    let microphone = names.last().unwrap().1.clone();
+        });
+        subscribes.collect()
+    };
+    let (camera, _) = world.publish(ana);
+    let mut named = names(&world);
+    world.publish_microphone(ana);
+    named.extend(names(&world));
+    let microphone = named.last().unwrap().1.clone();
     let owner = world.sid(ana);
     let expected = [
         ("camera", &camera),
@@ -422,7 +423,7 @@ fn a_camera_and_its_microphone_share_a_stream_unless_the_client_knows_tracks_by_
         (microphone.as_str(), &microphone),
     ];
     let expected = expected.map(|(stream, track)| (format!("{owner}|{stream}"), track.clone()));
-    assert_eq!(names, expected);
+    assert_eq!(named, expected);
 }
 
 #[test]

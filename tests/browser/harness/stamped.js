@@ -5,19 +5,25 @@
   const PERIOD = 1000;
   const FLASH = 200;
 
-  /** Sends frames later than they were taken; the sender's reports still tell when they were. */
-  const DELAY = `onrtctransform = ({ transformer: { readable, writable, options } }) => readable
-    .pipeThrough(new TransformStream({
-      transform: (frame, controller) => { setTimeout(() => controller.enqueue(frame), options.delay); },
-    })).pipeTo(writable);`;
+  /** A picture that no encoder likes. */
+  function makeNoise(width, height) {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width, height });
+    const context = canvas.getContext('2d');
+    const image = context.createImageData(width, height);
+    for (let at = 0; at < image.data.length; at += 1) image.data[at] = at % 4 === 3 ? 255 : Math.random() * 255;
+    context.putImageData(image, 0, 0);
+    return canvas;
+  }
 
-  /** Publishes them; pictures leave `delay` milliseconds after their sound. */
-  async function publish(room, { delay = 0, width = 640, height = 360 } = {}) {
+  /** Publishes them; `maxBitrate` makes a picture of so many bits a second, full of noise. */
+  async function publish(room, { width = 640, height = 360, maxBitrate } = {}) {
     const { Track } = LivekitClient;
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
     const context = canvas.getContext('2d');
     const [picture] = canvas.captureStream(0).getVideoTracks();
+    const noise = maxBitrate ? makeNoise(width, height / 2) : null;
     const audio = new AudioContext();
     await audio.resume();
     const [tone, gain, sink] = [audio.createOscillator(), audio.createGain(), audio.createMediaStreamDestination()];
@@ -33,19 +39,21 @@
       wasLit = isLit;
       context.fillStyle = isLit ? '#fff' : '#000';
       context.fillRect(0, 0, width, height);
+      if (noise) {
+        const shift = Math.random() * noise.width;
+        context.drawImage(noise, -shift, height / 2);
+        context.drawImage(noise, noise.width - shift, height / 2);
+      }
       // Something that changes, so that every frame is coded.
       context.fillStyle = '#888';
       context.fillRect((phase / PERIOD) * width, height - 20, 20, 20);
       picture.requestFrame();
     }, 40);
-    const { track } = await room.localParticipant.publishTrack(picture, {
+    await room.localParticipant.publishTrack(picture, {
       source: Track.Source.Camera, simulcast: false, videoCodec: 'vp8',
+      ...(maxBitrate ? { videoEncoding: { maxBitrate, maxFramerate: 25 } } : {}),
     });
     await room.localParticipant.publishTrack(sink.stream.getAudioTracks()[0], { source: Track.Source.Microphone, dtx: false, red: true });
-    if (delay > 0) {
-      const worker = new Worker(URL.createObjectURL(new Blob([DELAY])));
-      track.sender.transform = new RTCRtpScriptTransform(worker, { delay });
-    }
   }
 
   /**
@@ -58,18 +66,17 @@
     const small = document.createElement('canvas');
     Object.assign(small, { width: 8, height: 8 });
     const context = small.getContext('2d', { willReadFrequently: true });
+    const seen = [];
     const heard = [];
     window.offsets = [];
-    let wasLit = true;
+    let lit = performance.now();
     const look = (now, { expectedDisplayTime }) => {
       context.drawImage(video, 0, 0, 8, 8);
-      const isLit = context.getImageData(4, 4, 1, 1).data[0] > 128;
-      if (isLit && !wasLit) pair(expectedDisplayTime);
-      wasLit = isLit;
+      const isLit = context.getImageData(4, 1, 1, 1).data[0] > 128;
+      if (isLit && now - lit > PERIOD / 2) seen.push(expectedDisplayTime);
+      if (isLit) lit = now;
       video.requestVideoFrameCallback(look);
     };
-    const seen = [];
-    const pair = (at) => seen.push(at);
     video.requestVideoFrameCallback(look);
 
     const audio = new AudioContext();
@@ -77,15 +84,15 @@
     analyser.fftSize = 1024;
     audio.createMediaStreamSource(new MediaStream([of('microphone').mediaStreamTrack])).connect(analyser);
     const samples = new Float32Array(analyser.fftSize);
-    let silence = 0;
+    // A gap in a beep, where a packet was lost, is no beginning.
+    let loud = performance.now();
     setInterval(() => {
       analyser.getFloatTimeDomainData(samples);
       const at = samples.findIndex((sample) => Math.abs(sample) > 0.1);
       const now = performance.now();
-      if (at < 0) silence = now;
-      else if (silence && now - silence < 100) {
-        heard.push(now - ((samples.length - at) * 1000) / audio.sampleRate);
-        silence = 0;
+      if (at >= 0) {
+        if (now - loud > PERIOD / 2) heard.push(now - ((samples.length - at) * 1000) / audio.sampleRate);
+        loud = now;
       }
       while (seen.length && heard.length) {
         const offset = seen[0] - heard[0];

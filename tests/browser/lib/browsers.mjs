@@ -28,9 +28,9 @@ const CHROMIUM_ARGUMENTS = [
 export const receivingScript = join(harness, 'receiving.js');
 
 /** A Chromium whose camera shows `number` and whose microphone beeps at that number's tone. */
-export async function startChromium(number, { width, height, rate } = {}) {
+export async function startChromium(number, { width, height, rate } = {}, executable = CHROMIUM) {
   const launched = await chromium.launchServer({
-    executablePath: CHROMIUM,
+    executablePath: executable,
     headless: true,
     chromiumSandbox: false,
     args: [
@@ -58,25 +58,29 @@ export async function serveHarness() {
     '/livekit-client.umd.js': join(here, '../node_modules/livekit-client/dist/livekit-client.umd.js'),
   };
   const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8' };
+  const find = (url) => {
+    const path = files[new URL(url, 'http://localhost').pathname];
+    return path ? { status: 200, contentType: types[extname(path)], body: readFileSync(path) } : { status: 404 };
+  };
   const server = createServer((request, response) => {
-    const file = files[new URL(request.url, 'http://localhost').pathname];
-    if (!file) return response.writeHead(404).end();
-    response.writeHead(200, { 'content-type': types[extname(file)] }).end(readFileSync(file));
+    const { status, contentType, body } = find(request.url);
+    response.writeHead(status, contentType ? { 'content-type': contentType } : {}).end(body);
   });
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { url: `http://127.0.0.1:${server.address().port}/`, close: () => server.close() };
+  return { url: `http://127.0.0.1:${server.address().port}/`, file: find, close: () => server.close() };
 }
 
 /** One browser with one harness page in one room. */
 export class Participant {
-  static async join({ server, harnessUrl, room, number, identity = `participant-${number}`, camera = {}, grants, socketUrl, ...options }) {
-    const browser = await startChromium(number, camera || {});
+  static async join({ server, harnessUrl, room, number, identity = `participant-${number}`, camera = {}, grants, socketUrl, executable, prepare, ...options }) {
+    const browser = await startChromium(number, camera || {}, executable);
     try {
       const context = await browser.newContext({ ignoreHTTPSErrors: true });
       const page = await context.newPage();
       const participant = new Participant();
       Object.assign(participant, { browser, page, identity, number });
       page.setDefaultTimeout(60_000);
+      await prepare?.(page);
       await page.goto(harnessUrl);
       participant.connectedAfter = await page.evaluate((o) => window.joinRoom(o), {
         url: socketUrl ?? server.socketUrl, token: token({ room, identity, grants }), ...(camera ? { width: camera.width, height: camera.height } : { camera: false }), ...options,

@@ -71,16 +71,18 @@ export class Server {
       return server;
     }
     const server = new Server();
-    const host = options.ipv6 ? '::1' : '127.0.0.1';
+    const local = options.ipv6 ? '::1' : '127.0.0.1';
+    const host = options.host ?? local;
     server.data = mkdtempSync(join(tmpdir(), 'terrace-test-'));
-    server.port = await freeTcpPort(host);
-    server.udpPort = await freeUdpPort(host);
-    server.metricsPort = await freeTcpPort(host);
+    server.port = await freeTcpPort(local);
+    server.udpPort = await freeUdpPort(local);
+    server.metricsPort = await freeTcpPort(local);
     server.tls = options.tls ?? false;
     server.host = options.ipv6 ? `[${host}]` : host;
     server.url = `${server.tls ? 'https' : 'http'}://${server.host}:${server.port}`;
     server.metricsUrl = `http://${server.host}:${server.metricsPort}`;
     server.extraEnvironment = options.environment ?? {};
+    server.wrap = options.wrap ?? [];
     await server.#spawn();
     return server;
   }
@@ -100,7 +102,8 @@ export class Server {
 
   async #spawn() {
     this.log = '';
-    this.process = spawn(terraceBinary(), ['serve', '--dev'], {
+    const [program, ...words] = [...this.wrap, terraceBinary(), 'serve', '--dev'];
+    this.process = spawn(program, words, {
       env: this.environment(),
       cwd: this.data,
       stdio: ['ignore', 'pipe', 'pipe'],

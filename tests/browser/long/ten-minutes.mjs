@@ -1,0 +1,142 @@
+// Ten minutes of one publisher over a line that loses packets in both directions. Runs inside one end of a `line`; the
+// server and the publisher are at the other:
+//
+//   line up --config long/lossy.toml -- sh -c 'ip netns exec $LINE_A npm run long'
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
+import { startFirefox } from '../lib/firefox.mjs';
+import { Server, token } from '../lib/server.mjs';
+import { until } from '../lib/waiting.mjs';
+
+const SECONDS = Number(process.env.TERRACE_LONG_SECONDS ?? 600);
+
+/** Bits of picture a second: so that numbers begin again at 0 on the way. */
+const BITRATE = 2_000_000;
+
+/** People notice when a picture is further than this from its sound, in milliseconds. */
+const NOTICED = 45;
+
+/** No picture stands longer than this, in milliseconds. */
+const STANDSTILL = 1000;
+
+const { LINE_B, LINE_B_IPV4 } = process.env;
+const python = join(dirname(fileURLToPath(import.meta.url)), '../../python');
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
+/** What a page says of the camera it receives. */
+const watching = (page) => page.evaluate(async () => {
+  const { camera, microphone } = await window.receiving.reports(window.room, 'sender');
+  return { camera: camera.inbound, microphone: microphone.inbound, gaps: window.gaps };
+});
+
+/** Notes how long each picture stood from now on. */
+const noteGaps = (page) => page.evaluate(() => {
+  const video = document.querySelector('video[data-identity=sender]');
+  window.gaps = { longest: 0, over: 0 };
+  let last = performance.now();
+  const look = (now) => {
+    window.gaps.longest = Math.max(window.gaps.longest, now - last);
+    window.gaps.over += now - last > 500;
+    last = now;
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+});
+
+test('media goes on for ten minutes over a line that loses packets', { timeout: (SECONDS + 180) * 1000 }, async (t) => {
+  assert.ok(LINE_B, 'runs inside an end of a line only');
+  const own = new Belongings();
+  t.after(() => own.closeAll());
+  // Firefox sends only from the address of the default route.
+  execFileSync('ip', ['route', 'add', 'default', 'via', LINE_B_IPV4]);
+  const folder = mkdtempSync(join(tmpdir(), 'terrace-line-'));
+  own.add(folder, () => rmSync(folder, { recursive: true }));
+  const atOtherEnd = (name, program) => {
+    const file = join(folder, name);
+    writeFileSync(file, `#!/bin/sh\nexec ip netns exec ${LINE_B} ${program} "$@"\n`);
+    chmodSync(file, 0o755);
+    return file;
+  };
+  const server = own.add(await Server.start({ host: LINE_B_IPV4, wrap: ['ip', 'netns', 'exec', LINE_B] }), () => server.stop());
+  const harness = own.add(await serveHarness());
+  // Where the harness can't be reached, the browser is handed its files, and takes them for the Internet's.
+  const prepare = async (page) => {
+    await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
+    await page.context().grantPermissions(['local-network-access']);
+  };
+  const common = { server, harnessUrl: harness.url, room: 'long', camera: false, microphone: false };
+  const sender = own.add(
+    await Participant.join({ ...common, number: 1, identity: 'sender', executable: atOtherEnd('chromium', CHROMIUM), prepare }),
+    () => sender.leave(),
+  );
+  await sender.evaluate((o) => window.stamped.publish(window.room, o), { maxBitrate: BITRATE });
+
+  const chromium = own.add(await Participant.join({ ...common, number: 2, identity: 'chromium' }), () => chromium.leave());
+  const firefox = own.add(await startFirefox(500), () => firefox.close());
+  const page = await firefox.newPage();
+  await page.goto(harness.url);
+  await page.evaluate((o) => window.joinRoom(o), {
+    url: server.socketUrl, token: token({ room: 'long', identity: 'firefox' }), camera: false, microphone: false,
+  });
+  const sdk = spawn(process.env.PYTHON ?? 'python3', ['-u', 'receiver.py', server.socketUrl, token({ room: 'long', identity: 'sdk' })], { cwd: python, stdio: ['pipe', 'pipe', 'inherit'] });
+  own.add(sdk, () => sdk.kill());
+  const told = { frames: 0, samples: 0, longest: 0 };
+  createInterface({ input: sdk.stdout }).on('line', (line) => Object.assign(told, JSON.parse(line)));
+
+  const pages = { Chromium: chromium.page, Firefox: page };
+  for (const [name, one] of Object.entries(pages)) {
+    await until(`${name} sees`, async () => (await watching(one)).camera?.framesDecoded > 50);
+  }
+  await until('the SDK sees', () => told.frames > 50);
+  await chromium.evaluate(() => window.stamped.watch(window.room, 'sender'));
+  // The first seconds are the encoder's: it looks for its rate.
+  await new Promise((done) => setTimeout(done, 10_000));
+  for (const one of Object.values(pages)) await noteGaps(one);
+  sdk.stdin.write('\n');
+
+  const before = Object.fromEntries(await Promise.all(Object.entries(pages).map(async ([name, one]) => [name, (await watching(one)).camera.framesDecoded])));
+  let last = { ...before, sdk: told.frames };
+  const end = Date.now() + SECONDS * 1000;
+  let looked = Date.now();
+  while (Date.now() < end) {
+    await new Promise((done) => setTimeout(done, 1000));
+    const now = { sdk: told.frames };
+    for (const [name, one] of Object.entries(pages)) now[name] = (await watching(one)).camera.framesDecoded;
+    for (const name of Object.keys(now)) assert.ok(now[name] > last[name], `${name} stands still at ${now[name]}, ${Math.round((end - Date.now()) / 1000)} s before the end`);
+    last = now;
+    if (Date.now() - looked > 60_000) {
+      looked = Date.now();
+      const offsets = await chromium.evaluate(() => window.offsets.slice(-15));
+      t.diagnostic(`${JSON.stringify(now)} ${offsets.map(Math.round).join(' ')}`);
+    }
+  }
+
+  const offsets = await chromium.evaluate(() => window.offsets.slice(-60));
+  t.diagnostic(`lip sync: ${Math.round(median(offsets))} ms (${offsets.map(Math.round).join(' ')})`);
+  for (const [name, one] of Object.entries(pages)) {
+    const { camera, microphone, gaps } = await watching(one);
+    const pick = ({ packetsReceived, packetsLost, framesDecoded, framesDropped, freezeCount, totalFreezesDuration, nackCount, pliCount, retransmittedPacketsReceived, bytesReceived }) =>
+      ({ packetsReceived, packetsLost, framesDecoded, framesDropped, freezeCount, totalFreezesDuration, nackCount, pliCount, retransmittedPacketsReceived, bytesReceived });
+    t.diagnostic(`${name}: ${JSON.stringify({ ...pick(camera), gaps })}`);
+    t.diagnostic(`${name}, sound: ${JSON.stringify({ packetsReceived: microphone.packetsReceived, packetsLost: microphone.packetsLost, concealedSamples: microphone.concealedSamples, totalSamplesReceived: microphone.totalSamplesReceived })}`);
+    last[name] = { camera, gaps };
+  }
+  t.diagnostic(`SDK: ${JSON.stringify(told)}`);
+  for (const name of Object.keys(pages)) {
+    const { camera, gaps } = last[name];
+    assert.ok(gaps.longest <= STANDSTILL, `${name}'s picture stood for ${gaps.longest} ms`);
+    assert.ok(camera.nackCount > 0, `${name} asked for nothing again`);
+    if (SECONDS >= 600) assert.ok(camera.packetsReceived > 65_536, 'the numbers did not begin again');
+  }
+  assert.ok(last.Chromium.camera.retransmittedPacketsReceived > 0, 'nothing was sent again');
+  assert.ok(told.longest <= STANDSTILL / 1000, `the SDK's picture stood for ${told.longest} s`);
+  assert.ok(Math.abs(median(offsets)) <= NOTICED, `the picture comes ${median(offsets)} ms after its sound`);
+});
