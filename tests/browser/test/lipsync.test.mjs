@@ -56,7 +56,9 @@ for (const singleConnection of [true, false]) {
     }
     // Nothing more is sent: the last report counts everything that came.
     await sender.evaluate(() => Promise.all([...window.room.localParticipant.trackPublications.values()].map((one) => one.mute())));
-    await untilValue('the last reports count what came', () => receiver.evaluate(() => window.receiving.reports(window.room, 'sender')), ({ camera, microphone }) =>
-      [camera, microphone].every(({ inbound, remote }) => remote.packetsSent === inbound.packetsReceived + inbound.packetsLost && remote.bytesSent === inbound.bytesReceived), { patience: 5000 });
+    await untilValue('the last reports count what came', async () => {
+      const { camera, microphone } = await receiver.evaluate(() => window.receiving.reports(window.room, 'sender'));
+      return [camera, microphone].map(({ inbound, remote }) => [remote.packetsSent - inbound.packetsReceived - inbound.packetsLost, remote.bytesSent - inbound.bytesReceived]);
+    }, (missing) => missing.flat().every((count) => count === 0));
   });
 }
