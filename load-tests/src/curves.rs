@@ -37,8 +37,8 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',')]
     curves: Vec<String>,
     /// Leaves out counts above this
-    #[arg(long, default_value_t = u32::MAX)]
-    most: u32,
+    #[arg(long)]
+    most: Option<u32>,
     #[command(flatten)]
     bench: Bench,
     /// The folder for curves.jsonl (one run a line), curves.html (the plots) and curves.md
@@ -76,7 +76,9 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
         let curve = Curve {
             scenario: Scenario::load(scenario)?,
             group: group.to_owned(),
-            counts: counts.filter(|count| *count <= arguments.most).collect(),
+            counts: counts
+                .filter(|count| arguments.most.is_none_or(|most| *count <= most))
+                .collect(),
             has_floor,
         };
         let (points, failure) = curve.measure(&arguments.bench, &arguments.terrace)?;
@@ -246,7 +248,7 @@ impl Curve {
         for point in own.iter().filter(|point| !point.is_valid()) {
             let reason = point.played().invalid.join("; ");
             let whose = if point.is_generators_limit() {
-                "the generator was at its limit, whatever the server's was"
+                "the generator could not keep up, whatever the server could do"
             } else {
                 "the run says nothing"
             };
@@ -495,7 +497,7 @@ mod tests {
         points[3].row.cost.cores = 0.99;
         let text = curve("picture").section(&points, None);
         assert!(
-            text.contains("✗ 200 × viewer: the generator was at its limit"),
+            text.contains("✗ 200 × viewer: the generator could not keep up"),
             "{text}"
         );
         assert!(text.contains("| 200 ✗ |"), "{text}");

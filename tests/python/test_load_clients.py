@@ -65,7 +65,7 @@ async def is_in(rooms, room, identity):
         found = await rooms.list_participants(api.ListParticipantsRequest(room=room))
         return any(one.identity == identity and one.tracks for one in found.participants)
 
-    for _ in range(200):
+    for _ in range(400):
         if await sends():
             return
         await asyncio.sleep(0.1)
@@ -150,7 +150,7 @@ def made_picture():
 
 async def test_the_generators_clip_is_a_picture_that_others_decode(server, room_name, rooms, clients, play):
     pattern = await asyncio.to_thread(made_picture)
-    report = await play("hd-clip", 10)
+    report = await play("hd-clip", 15)
     await is_in(rooms, f"{room_name}-0", "speaker-0-0")
     watcher = await player(server, f"{room_name}-0", "watcher", ["speaker-0-0"])
     clients.append(watcher)
