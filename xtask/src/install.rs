@@ -9,7 +9,7 @@ use crate::run::{is_installed, run, run_with, tools};
 const APT_BUDGET: Duration = Duration::from_secs(600);
 
 /// Debian packages and a program (or file) by which each is known to be there.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("chromium", "/usr/bin/chromium"),
     ("firefox-esr", "/usr/bin/firefox-esr"),
     ("ffmpeg", "/usr/bin/ffmpeg"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 6] = [
     ),
     ("cmake", "/usr/bin/cmake"),
     ("iproute2", "/usr/sbin/ip"),
+    ("valgrind", "/usr/bin/valgrind"),
 ];
 
 /// Installs the packages that are missing.

@@ -4,6 +4,7 @@ mod bench;
 mod crowd;
 mod demo;
 mod install;
+mod instructions;
 mod inventory;
 mod page;
 mod parts;
@@ -21,6 +22,7 @@ cargo xtask bench session        measure memory and times to the first picture, 
 cargo xtask bench crowd          measure what thousands of participants cost signalling, for docs/performance.md
 cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
 cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
+cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
@@ -39,6 +41,7 @@ fn main() -> Result<()> {
         ])?),
         ["bench", "session"] => bench::session(),
         ["bench", "crowd"] => crowd::crowd(),
+        ["bench", "instructions"] => instructions::store(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["notice"] => inventory::write_notice(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::run::{build_client, is_asked_to_end, npm_install, run, run_with};
-use crate::{install, inventory};
+use crate::{install, instructions, inventory};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.19.0");
 
@@ -97,6 +97,7 @@ const PARTS: &[Part] = &[
     part("notice", 1, |_| inventory::check_notice()),
     part("deny", 12, deny),
     part("server-build", 20, build_server),
+    part("instructions", 10, instructions::check),
     part("browser", 20, |budget| {
         node("tests/browser", "test", budget)
     }),

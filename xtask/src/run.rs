@@ -134,6 +134,22 @@ pub(crate) fn tell_to_end(child: &Child) {
     rustix::process::kill_process(process, rustix::process::Signal::TERM).ok();
 }
 
+/// What `program` prints; fails when it fails or is not done in time.
+pub(crate) fn output(budget: Duration, program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new("timeout")
+        .arg(budget.as_secs().max(1).to_string())
+        .arg(program)
+        .args(arguments)
+        .current_dir(root())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("can't run {program}"))?;
+    if !output.status.success() {
+        bail!("{program} failed");
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{program} printed no text"))
+}
+
 /// Installs what the lock file of `folder` names, unless it is installed already.
 pub(crate) fn npm_install(folder: &str) -> Result<()> {
     let changed = |file: &str| newest_of_file(&root().join(folder).join(file));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sfu::{
-    Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection, Shard,
-    ShardConfig, TrackId, TrackKind,
+    Burst, Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection,
+    Shard, ShardConfig, Totals, TrackId, TrackKind,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
@@ -26,6 +26,8 @@ const FRAME: Duration = Duration::from_millis(33);
 /// How often viewers look whether they can decode.
 const DECODE: Duration = Duration::from_millis(300);
 const PACKETS_PER_FRAME: u8 = 3;
+const BURST_BYTES: usize = 256 * 1500;
+const BURST_MESSAGES: usize = 256;
 
 /// How the network treats datagrams, in both directions.
 #[derive(Clone, Copy)]
@@ -99,6 +101,7 @@ struct Encoder {
 pub(crate) struct World {
     pub(crate) now: Instant,
     shard: Shard,
+    is_measured: bool,
     server: SocketAddr,
     clients: Vec<Client>,
     viewers: Vec<usize>,
@@ -114,7 +117,39 @@ pub(crate) struct World {
     last_answer: String,
 }
 
+// What happens inside these is counted by `cargo xtask bench instructions`.
+
+#[inline(never)]
+fn measured_receive(
+    shard: &mut Shard,
+    now: Instant,
+    source: SocketAddr,
+    server: SocketAddr,
+    datagram: &[u8],
+) {
+    shard.receive(now, source, server, datagram);
+}
+
+#[inline(never)]
+fn measured_advance(shard: &mut Shard, now: Instant) {
+    shard.advance(now);
+}
+
+#[inline(never)]
+fn measured_flush(shard: &mut Shard, take: impl FnMut(SocketAddr, &mut Burst)) {
+    shard.flush(take);
+}
+
 impl World {
+    /// From now on the shard's work is done inside of `measured_` functions.
+    pub(crate) fn measure(&mut self) {
+        self.is_measured = true;
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.shard.totals()
+    }
+
     pub(crate) fn new(seed: u64, link: Link) -> Self {
         let now = Instant::now();
         let server: SocketAddr = "10.0.0.1:7882".parse().unwrap();
@@ -126,6 +161,7 @@ impl World {
                 },
                 now,
             ),
+            is_measured: false,
             server,
             clients: Vec::new(),
             viewers: Vec::new(),
@@ -463,8 +499,12 @@ impl World {
             let flight = self.flights.pop().unwrap();
             match flight.client {
                 None => {
-                    self.shard
-                        .receive(self.now, flight.source, self.server, &flight.bytes);
+                    let (source, server) = (flight.source, self.server);
+                    if self.is_measured {
+                        measured_receive(&mut self.shard, self.now, source, server, &flight.bytes);
+                    } else {
+                        self.shard.receive(self.now, source, server, &flight.bytes);
+                    }
                     self.take_from_shard();
                 }
                 Some(at) => {
@@ -503,7 +543,11 @@ impl World {
             self.decode();
         }
         if self.shard.deadline() <= self.now {
-            self.shard.advance(self.now);
+            if self.is_measured {
+                measured_advance(&mut self.shard, self.now);
+            } else {
+                self.shard.advance(self.now);
+            }
             self.take_from_shard();
         }
     }
@@ -578,14 +622,25 @@ impl World {
     }
 
     fn take_from_shard(&mut self) {
+        let mut bursts = Vec::new();
+        let new = || Burst::new(BURST_BYTES, BURST_MESSAGES);
+        let mut empty = Some(new());
+        let take = |_, burst: &mut Burst| {
+            bursts.push(std::mem::replace(burst, empty.take().unwrap_or_else(new)));
+        };
+        if self.is_measured {
+            measured_flush(&mut self.shard, take);
+        } else {
+            self.shard.flush(take);
+        }
         let mut sent = Vec::new();
-        self.shard.flush(|_, burst| {
+        for burst in &bursts {
             for message in burst.messages() {
                 let contents = &burst.arena()[message.range()];
                 let datagrams = contents.chunks(message.segment_size().max(1));
                 sent.extend(datagrams.map(|datagram| (message.destination(), datagram.to_vec())));
             }
-        });
+        }
         for (destination, datagram) in sent {
             if let Some(at) = self
                 .clients
