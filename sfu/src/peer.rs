@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::crypto::dtls::DtlsCert;
 use str0m::format::PayloadParams;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
 use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, Ssrc};
@@ -161,13 +162,18 @@ impl Peer {
         id: ConnectionId,
         role: Role,
         candidates: &[SocketAddr],
+        certificate: Option<DtlsCert>,
         now: Instant,
     ) -> Self {
         let mut extensions = ExtensionMap::standard();
         let dependency =
             Extension::with_serializer(DEPENDENCY_DESCRIPTOR_URI, DependencyDescriptor);
         extensions.set(DEPENDENCY_DESCRIPTOR_ID, dependency);
-        let mut rtc = RtcConfig::new()
+        let mut config = RtcConfig::new();
+        if let Some(certificate) = certificate {
+            config = config.set_dtls_cert(certificate);
+        }
+        let mut rtc = config
             .set_crypto_provider(crate::tap::crypto())
             .set_rtp_mode(true)
             .set_ice_lite(true)

@@ -277,6 +277,22 @@ impl Sealer {
         }
     }
 
+    /// Opens what this key sealed; `None` when it did not.
+    #[cfg(test)]
+    pub(crate) fn unseal(&self, header: usize, roll_over: u32, packet: &[u8]) -> Option<Vec<u8>> {
+        let index = index_bytes(roll_over, u16::from_be_bytes([packet[2], packet[3]]));
+        let Cipher::Gcm { key, salt } = &self.rtp else {
+            unreachable!("the tests open AES-GCM only")
+        };
+        let nonce = gcm_nonce(salt, four(&packet[8..]), index);
+        let (clear, sealed) = packet.split_at(header);
+        let mut sealed = sealed.to_vec();
+        let payload = key
+            .open_in_place(nonce, Aad::from(clear), &mut sealed)
+            .ok()?;
+        Some(payload.to_vec())
+    }
+
     /// Seals a compound RTCP packet, which grows. `false`: the key has sealed all that it may
     /// (2³¹ reports), and nothing may be sent any more.
     pub(crate) fn seal_report(&mut self, packet: &mut Vec<u8>) -> bool {

@@ -31,6 +31,11 @@ pub(crate) fn crypto() -> Arc<CryptoProvider> {
         .clone()
 }
 
+/// A certificate and its key for DTLS, signed by itself.
+pub(crate) fn make_certificate() -> Option<DtlsCert> {
+    inner().generate_certificate()
+}
+
 /// The keys that the engine's DTLS exported since the last call on this thread. To be called right
 /// after polling an engine, so that they are that engine's.
 pub(crate) fn take() -> Option<Keys> {

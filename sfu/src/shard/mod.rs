@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
+use str0m::crypto::dtls::DtlsCert;
 use str0m::ice::StunMessage;
 use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::{Event as RtcEvent, IceConnectionState, Input};
@@ -41,6 +42,9 @@ const CLOSE_AFTER: Duration = Duration::from_secs(60);
 
 /// A connection that has a description but never connects is given up after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// New connections get a new certificate after so long; the old one stays theirs who have it.
+const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Client addresses remembered per connection; a client that moves between more is asked by STUN
 /// again.
@@ -120,6 +124,8 @@ pub struct Shard {
     next_levels: Instant,
     was_loud: bool,
     shed: Shed,
+    /// What new connections show, and when it was made.
+    certificate: Option<(DtlsCert, Instant)>,
     totals: Totals,
 }
 
@@ -144,6 +150,7 @@ impl Shard {
             next_levels: now + AUDIO_LEVEL_INTERVAL,
             was_loud: false,
             shed: Shed::default(),
+            certificate: None,
             totals: Totals::default(),
         }
     }
@@ -320,7 +327,8 @@ impl Shard {
     pub fn command(&mut self, now: Instant, command: Command) {
         match command {
             Command::Open { connection, role } => {
-                let peer = Peer::new(connection, role, &self.config.candidates, now);
+                let certificate = self.certificate(now);
+                let peer = Peer::new(connection, role, &self.config.candidates, certificate, now);
                 self.peers.insert(connection, Box::new(peer));
                 self.after_negotiation(connection, now);
             }
@@ -416,6 +424,22 @@ impl Shard {
             }
         }
         self.settle(now);
+    }
+
+    /// The certificate of new connections. They share one, as making it is the dearest part of a
+    /// connection.
+    fn certificate(&mut self, now: Instant) -> Option<DtlsCert> {
+        let is_fresh = |made: Instant| now.saturating_duration_since(made) < CERTIFICATE_AGE;
+        if !self
+            .certificate
+            .as_ref()
+            .is_some_and(|(_, made)| is_fresh(*made))
+        {
+            self.certificate = crate::tap::make_certificate().map(|made| (made, now));
+        }
+        self.certificate
+            .as_ref()
+            .map(|(certificate, _)| certificate.clone())
     }
 
     /// Whose datagram it is: STUN requests by user name (then `true`), everything else by address.

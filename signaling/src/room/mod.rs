@@ -282,6 +282,7 @@ pub struct Participant {
     shares_streams: bool,
     /// Carries what the client publishes.
     publisher: ConnectionId,
+    is_publisher_open: bool,
     /// Carries what the client receives; the same as `publisher` in a single connection.
     subscriber: ConnectionId,
     is_connected: bool,
@@ -731,6 +732,7 @@ impl Room {
                 subscriber,
                 is_connected: false,
                 is_publisher_connected: false,
+                is_publisher_open: newcomer.is_single,
                 media_lost: None,
                 offers_in: VecDeque::new(),
                 offer_out: None,
@@ -793,10 +795,7 @@ impl Room {
                 role,
             });
         } else {
-            self.media(Command::Open {
-                connection: publisher,
-                role: Role::Publish,
-            });
+            // The other one is opened when there is something to publish; most only watch.
             self.media(Command::Open {
                 connection: subscriber,
                 role: Role::Subscribe,
@@ -1125,8 +1124,20 @@ impl Room {
         let sdp = offer::name_tracks(&description.sdp, &announced, &mut participant.aliases);
         let sdp = offer::open_bundle_only(&sdp);
         participant.offers_in.push_back(description.id);
+        if let Some(connection) = self.open_publisher(key) {
+            self.media(Command::Offer { connection, sdp });
+        }
+    }
+
+    /// The connection that a participant publishes on, opened if it is not yet.
+    fn open_publisher(&mut self, key: ParticipantKey) -> Option<ConnectionId> {
+        let participant = self.participants.get_mut(&key)?;
         let connection = participant.publisher;
-        self.media(Command::Offer { connection, sdp });
+        if !std::mem::replace(&mut participant.is_publisher_open, true) {
+            let role = Role::Publish;
+            self.media(Command::Open { connection, role });
+        }
+        Some(connection)
     }
 
     fn take_answer(&mut self, key: ParticipantKey, answer: proto::SessionDescription) {
@@ -1593,11 +1604,8 @@ impl Room {
                 let fresh = ConnectionId(self.next_id());
                 let participant = self.participants.get_mut(&key).expect("found above");
                 participant.publisher = fresh;
+                participant.is_publisher_open = false;
                 self.by_connection.insert(fresh, key);
-                self.media(Command::Open {
-                    connection: fresh,
-                    role: Role::Publish,
-                });
                 return;
             }
         }

@@ -198,7 +198,6 @@ impl Room {
             );
             return;
         }
-        let connection = participant.publisher;
         let first = request.simulcast_codecs.first();
         let mut codecs: Vec<Codec> = Vec::new();
         for codec in &request.simulcast_codecs {
@@ -252,6 +251,9 @@ impl Room {
             ..Default::default()
         };
         let is_muted = info.muted;
+        let Some(connection) = self.open_publisher(key) else {
+            return;
+        };
         self.media(Command::Publish {
             connection,
             track: id,
