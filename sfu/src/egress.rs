@@ -52,8 +52,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Reports remembered to tell the round trip from their echo.
 const REPORTS: usize = 4;
 
-/// Connectivity checks that nominate, remembered until they are answered.
-const NOMINATIONS: usize = 16;
+/// Connectivity checks remembered until they are answered.
+const CHECKS: usize = 16;
 
 /// While the path in use is heard from, another one that is nominated waits; browsers nominate every
 /// path that works.
@@ -166,7 +166,8 @@ pub(crate) struct Outlet {
     keys: Option<Keys>,
     /// Our address and the client's, of the nominated pair, and when it was last heard from.
     path: Option<(SocketAddr, SocketAddr, Instant)>,
-    nominations: VecDeque<(TransId, SocketAddr, SocketAddr)>,
+    /// Connectivity checks not answered yet: id, our address, the client's, whether it nominates.
+    checks: VecDeque<(TransId, SocketAddr, SocketAddr, bool)>,
     streams: Vec<Stream>,
     pending: Vec<Pending>,
     /// SSRCs that will not be used again, of which the client was not told yet.
@@ -184,7 +185,7 @@ impl Default for Outlet {
         Outlet {
             keys: None,
             path: None,
-            nominations: VecDeque::new(),
+            checks: VecDeque::new(),
             streams: Vec::new(),
             pending: Vec::new(),
             ended: Vec::new(),
@@ -285,17 +286,16 @@ impl Outlet {
         local: SocketAddr,
         remote: SocketAddr,
     ) {
-        if check.is_binding_request() && check.use_candidate() {
-            if self.nominations.len() == NOMINATIONS {
-                self.nominations.pop_front();
+        if check.is_binding_request() {
+            if self.checks.len() == CHECKS {
+                self.checks.pop_front();
             }
-            self.nominations
-                .push_back((check.trans_id(), local, remote));
+            self.checks
+                .push_back((check.trans_id(), local, remote, check.use_candidate()));
         }
     }
 
-    /// Whether a datagram of the engine may leave. Its answer to a check that nominates is noted on
-    /// the way.
+    /// Whether a datagram of the engine may leave. Its answer to a check is noted on the way.
     pub(crate) fn may_leave(&mut self, now: Instant, datagram: &[u8]) -> bool {
         match *datagram {
             [0..=3, ..] => {
@@ -328,13 +328,14 @@ impl Outlet {
             return;
         }
         let id = answer.trans_id();
-        let Some(at) = self.nominations.iter().position(|(of, _, _)| *of == id) else {
+        let Some(at) = self.checks.iter().position(|(of, ..)| *of == id) else {
             return;
         };
-        let Some((_, local, remote)) = self.nominations.remove(at) else {
+        let Some((_, local, remote, nominates)) = self.checks.remove(at) else {
             return;
         };
-        let is_free = self.path.is_none_or(|(ours, theirs, heard)| {
+        // A client whose address changed under it keeps checking, and not all nominate anew.
+        let is_free = self.path.map_or(nominates, |(ours, theirs, heard)| {
             (ours, theirs) == (local, remote)
                 || now.saturating_duration_since(heard) >= PATH_SILENCE
         });
