@@ -100,18 +100,6 @@ struct Parameters {
     reconnect: String,
     sid: String,
     client_protocol: Option<i32>,
-    protocol: Option<i32>,
-}
-
-impl Parameters {
-    /// LiveKit's clients take a track's SID from the track's id in `a=msid` since protocol 10, but
-    /// Firefox makes up that id. Of the browser the header tells; clients leave it out of the query.
-    fn shares_streams(&self, headers: &HeaderMap) -> bool {
-        let agent = headers.get(header::USER_AGENT);
-        let is_firefox =
-            agent.is_some_and(|agent| agent.as_bytes().windows(7).any(|name| name == b"Firefox"));
-        self.protocol.is_some_and(|version| version >= 10) && !is_firefox
-    }
 }
 
 fn is_set(value: &str) -> bool {
@@ -303,7 +291,6 @@ async fn rtc(
         newcomer.is_auto_subscribe = parameters.auto_subscribe.as_deref().is_none_or(is_set);
         newcomer.is_adaptive = parameters.adaptive_stream.as_deref().is_some_and(is_set);
         newcomer.client_protocol = parameters.client_protocol.unwrap_or_default();
-        newcomer.shares_streams = parameters.shares_streams(&headers);
         Arrival::Join(Box::new(newcomer))
     };
     enter(hub, claims, arrival, visitor, upgrade).await

@@ -109,7 +109,9 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
 }
 
 /// The stream that a track shares with what is seen or heard together with it. Browsers play tracks
-/// of one stream in time with each other.
+/// of one stream in time with each other. Not over two connections: there a client learns a track's
+/// SID from its id or its stream's, and a browser keeps a track's first id when its m-line is used
+/// again.
 fn stream_of(source: proto::TrackSource) -> Option<&'static str> {
     match source {
         proto::TrackSource::Camera | proto::TrackSource::Microphone => Some("camera"),
