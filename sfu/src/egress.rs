@@ -21,7 +21,7 @@ use crate::payload::red_primary;
 use crate::rewrite::Numbers;
 use crate::rtcp::{self, SenderReport};
 use crate::shard::Transmit;
-use crate::srtp::{Keys, Refused, Window};
+use crate::srtp::{Keys, Refused, Sealer, Window};
 use crate::track::Packet;
 
 /// A packet older than this comes too late for any picture.
@@ -176,8 +176,6 @@ pub(crate) struct Outlet {
     transport_sequence: u16,
     round_trip: Option<Duration>,
     sent_bytes: u64,
-    /// Datagrams of the engine that were not let out.
-    held_back: u64,
 }
 
 impl Default for Outlet {
@@ -192,7 +190,6 @@ impl Default for Outlet {
             transport_sequence: rand::random(),
             round_trip: None,
             sent_bytes: 0,
-            held_back: 0,
         }
     }
 }
@@ -305,17 +302,10 @@ impl Outlet {
             // RTP and RTCP (RFC 7983), told apart by the second byte (RFC 5761 §4).
             [128..=191, 192..=223, ..] if datagram.len() >= 8 => {
                 let ssrc = u32::from_be_bytes(datagram[4..8].try_into().expect("four bytes"));
-                let is_ours = self
-                    .streams
-                    .iter()
-                    .any(|stream| stream.ssrc == ssrc || stream.rtx == Some(ssrc));
-                self.held_back += u64::from(is_ours);
-                !is_ours
+                let is_of = |stream: &Stream| stream.ssrc == ssrc || stream.rtx == Some(ssrc);
+                !self.streams.iter().any(is_of)
             }
-            [128..=191, ..] => {
-                self.held_back += 1;
-                false
-            }
+            [128..=191, ..] => false,
             _ => true,
         }
     }
@@ -402,15 +392,9 @@ impl Outlet {
             is_named,
             self.transport_sequence,
         )?;
-        let end = begin + payload.len();
-        let length = end + keys.sealer.tag_length();
-        let room = room.get_mut(..length)?;
-        room[begin..end].copy_from_slice(payload);
-        if let Some(vp8) = to.numbers.vp8 {
-            vp8.write_over(&mut room[begin..end]);
-        }
         let roll_over = (to.numbers.sequence >> 16) as u32;
-        keys.sealer.seal(begin, roll_over, room);
+        let parts = [&[], payload];
+        let length = seal_payload(&keys.sealer, room, begin, roll_over, parts, &to.numbers)?;
         self.transport_sequence = self.transport_sequence.wrapping_add(1);
         stream.packets = stream.packets.wrapping_add(1);
         stream.octets = stream.octets.wrapping_add(payload.len() as u32);
@@ -488,27 +472,32 @@ impl Outlet {
                 ssrc: rtx,
             };
             let mut datagram = vec![0; ROOM + length];
-            let Some(begin) = write_header(
+            let roll_over = (stream.repair_sequence >> 16) as u32;
+            let parts = [&sequence.to_be_bytes()[..], &packet.payload];
+            let written = write_header(
                 &mut datagram,
                 &header,
                 &packet,
                 stream,
                 true,
                 self.transport_sequence,
-            ) else {
+            )
+            .and_then(|begin| {
+                seal_payload(
+                    &keys.sealer,
+                    &mut datagram,
+                    begin,
+                    roll_over,
+                    parts,
+                    &numbers,
+                )
+            });
+            let Some(written) = written else {
                 continue;
             };
+            datagram.truncate(written);
             self.transport_sequence = self.transport_sequence.wrapping_add(1);
-            datagram.truncate(begin);
-            datagram.extend_from_slice(&sequence.to_be_bytes());
-            datagram.extend_from_slice(&packet.payload);
-            if let Some(vp8) = numbers.vp8 {
-                vp8.write_over(&mut datagram[begin + 2..]);
-            }
-            datagram.resize(datagram.len() + keys.sealer.tag_length(), 0);
-            let roll_over = (stream.repair_sequence >> 16) as u32;
             stream.repair_sequence += 1;
-            keys.sealer.seal(begin, roll_over, &mut datagram);
             self.sent_bytes += datagram.len() as u64;
             transmits.push_back(Transmit {
                 source: path.0,
@@ -606,6 +595,28 @@ impl Outlet {
         }
         true
     }
+}
+
+/// Writes a payload, given in two parts of which the second is the publisher's, behind a header that
+/// ends at `begin`, and seals both; returns the packet's length. `None`: there is no room for it.
+fn seal_payload(
+    sealer: &Sealer,
+    room: &mut [u8],
+    begin: usize,
+    roll_over: u32,
+    [own, published]: [&[u8]; 2],
+    numbers: &Numbers,
+) -> Option<usize> {
+    let middle = begin + own.len();
+    let end = middle + published.len();
+    let room = room.get_mut(..end + sealer.tag_length())?;
+    room[begin..middle].copy_from_slice(own);
+    room[middle..end].copy_from_slice(published);
+    if let Some(vp8) = numbers.vp8 {
+        vp8.write_over(&mut room[middle..end]);
+    }
+    sealer.seal(begin, roll_over, room);
+    Some(room.len())
 }
 
 /// Writes a packet's header for a subscriber; returns where its payload begins. `None`: there is no

@@ -1,8 +1,6 @@
 //! The reports about what the egress sends: those written to subscribers, and those read from them
 //! (RFC 3550, RFC 4585, RFC 5104).
 
-use std::ops::ControlFlow;
-
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
 const SOURCE_DESCRIPTION: u8 = 202;
@@ -112,7 +110,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 /// Where a length does not fit; what was told before it stays told.
 pub(crate) fn read<'a>(
     compound: &'a [u8],
-    mut tell: impl FnMut(Told<'a>) -> ControlFlow<()>,
+    mut tell: impl FnMut(Told<'a>),
 ) -> Result<(), Malformed> {
     let mut rest = compound;
     while !rest.is_empty() {
@@ -134,9 +132,7 @@ pub(crate) fn read<'a>(
             return Err(Malformed);
         };
         let body = &packet[4..4 + body];
-        if read_one(first & 0x1f, kind, body, &mut tell)?.is_break() {
-            return Ok(());
-        }
+        read_one(first & 0x1f, kind, body, &mut tell)?;
     }
     Ok(())
 }
@@ -145,8 +141,8 @@ fn read_one<'a>(
     count: u8,
     kind: u8,
     body: &'a [u8],
-    tell: &mut impl FnMut(Told<'a>) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, Malformed> {
+    tell: &mut impl FnMut(Told<'a>),
+) -> Result<(), Malformed> {
     let need = |bytes: usize| {
         if body.len() < bytes {
             Err(Malformed)
@@ -154,21 +150,21 @@ fn read_one<'a>(
             Ok(())
         }
     };
-    let flow = match kind {
+    match kind {
         SENDER_REPORT | RECEIVER_REPORT => {
             let begin = if kind == SENDER_REPORT { 24 } else { 4 };
             need(begin + 24 * usize::from(count))?;
-            if kind == SENDER_REPORT && tell(Told::OfPublisher).is_break() {
-                return Ok(ControlFlow::Break(()));
+            if kind == SENDER_REPORT {
+                tell(Told::OfPublisher);
             }
             body[begin..]
                 .chunks_exact(24)
                 .take(usize::from(count))
-                .try_for_each(|block| tell(Told::Reception(reception(block))))
+                .for_each(|block| tell(Told::Reception(reception(block))))
         }
         GOODBYE => {
             need(4 * usize::from(count))?;
-            (0..usize::from(count)).try_for_each(|at| {
+            (0..usize::from(count)).for_each(|at| {
                 tell(Told::Goodbye {
                     ssrc: word(body, 4 * at),
                 })
@@ -182,7 +178,7 @@ fn read_one<'a>(
                     sequences: Sequences(&body[8..]),
                 }),
                 TRANSPORT_WIDE => tell(Told::Arrivals(&body[8..])),
-                _ => ControlFlow::Continue(()),
+                _ => {}
             }
         }
         PAYLOAD_FEEDBACK => {
@@ -191,7 +187,7 @@ fn read_one<'a>(
                 PLI => tell(Told::KeyframeWanted {
                     ssrc: word(body, 4),
                 }),
-                FIR => body[8..].chunks_exact(8).try_for_each(|entry| {
+                FIR => body[8..].chunks_exact(8).for_each(|entry| {
                     tell(Told::KeyframeWanted {
                         ssrc: word(entry, 0),
                     })
@@ -206,12 +202,12 @@ fn read_one<'a>(
                             .unwrap_or(u64::MAX),
                     ))
                 }
-                _ => ControlFlow::Continue(()),
+                _ => {}
             }
         }
         _ => tell(Told::OfPublisher),
-    };
-    Ok(flow)
+    }
+    Ok(())
 }
 
 fn reception(block: &[u8]) -> Reception {
@@ -268,10 +264,7 @@ mod tests {
 
     fn told(compound: &[u8]) -> Result<Vec<Told<'_>>, Malformed> {
         let mut all = Vec::new();
-        read(compound, |one| {
-            all.push(one);
-            ControlFlow::Continue(())
-        })?;
+        read(compound, |one| all.push(one))?;
         Ok(all)
     }
 

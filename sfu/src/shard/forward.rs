@@ -172,7 +172,6 @@ impl Shard {
             self.aim(track_id, now);
         }
         self.forward(track_id, layer, Arc::new(received), &params, is_red);
-        self.send_all(now);
     }
 
     /// Puts a packet on the list of everyone who gets it; starts those who waited for it.
@@ -298,13 +297,6 @@ impl Shard {
             {
                 self.to_seal.push(to.connection);
             }
-        }
-    }
-
-    /// Drains everyone written to, so that each packet has left before the next is written.
-    pub(super) fn send_all(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.written) {
-            self.drain(id, now);
         }
     }
 

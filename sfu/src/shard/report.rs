@@ -1,6 +1,5 @@
 //! Reports: what subscribers tell of what they get, and what they are told of it.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
@@ -55,34 +54,31 @@ impl Shard {
         let mut of_publisher = false;
         let (tracks, transmits) = (&self.tracks, &mut self.transmits);
         // What does not fit ends the reading; what was read counts.
-        let _ = rtcp::read(&compound, |told| {
-            match told {
-                Told::Missing { ssrc, sequences } => {
-                    let track = peer.outlet.mid_of(ssrc).and_then(|mid| peer.sent_on(mid));
-                    if let Some(track) = track {
-                        let find = |sequence| find(tracks, track, id, sequence);
-                        peer.outlet
-                            .repair(now, ssrc, sequences.iter(), find, transmits);
-                    }
+        let _ = rtcp::read(&compound, |told| match told {
+            Told::Missing { ssrc, sequences } => {
+                let track = peer.outlet.mid_of(ssrc).and_then(|mid| peer.sent_on(mid));
+                if let Some(track) = track {
+                    let find = |sequence| find(tracks, track, id, sequence);
+                    peer.outlet
+                        .repair(now, ssrc, sequences.iter(), find, transmits);
                 }
-                Told::KeyframeWanted { ssrc } => {
-                    if let Some(mid) = peer.outlet.mid_of(ssrc)
-                        && !wanted.contains(&mid)
-                    {
-                        wanted.push(mid);
-                    }
-                }
-                Told::Reception(reception) => {
-                    if peer.outlet.received(now, &reception) {
-                        let loss = f32::from(reception.lost) / 256.0;
-                        let worst = peer.line.loss_down.unwrap_or(0.0).max(loss);
-                        peer.line.loss_down = Some(worst);
-                    }
-                }
-                Told::OfPublisher | Told::Goodbye { .. } => of_publisher = true,
-                Told::Arrivals(_) | Told::Estimate(_) => {}
             }
-            ControlFlow::Continue(())
+            Told::KeyframeWanted { ssrc } => {
+                if let Some(mid) = peer.outlet.mid_of(ssrc)
+                    && !wanted.contains(&mid)
+                {
+                    wanted.push(mid);
+                }
+            }
+            Told::Reception(reception) => {
+                if peer.outlet.received(now, &reception) {
+                    let loss = f32::from(reception.lost) / 256.0;
+                    let worst = peer.line.loss_down.unwrap_or(0.0).max(loss);
+                    peer.line.loss_down = Some(worst);
+                }
+            }
+            Told::OfPublisher | Told::Goodbye { .. } => of_publisher = true,
+            Told::Arrivals(_) | Told::Estimate(_) => {}
         });
         let is_for_engine = of_publisher && peer.is_publishing();
         for mid in wanted {
