@@ -312,8 +312,6 @@ async fn rtc_v1(
     } else {
         let mut newcomer = newcomer(&hub, &claims);
         newcomer.is_single = true;
-        // Answers say which track is sent on which m-line.
-        newcomer.shares_streams = true;
         if let Some(settings) = request.connection_settings {
             newcomer.is_auto_subscribe = settings.auto_subscribe;
             newcomer.is_adaptive = settings.adaptive_stream;
@@ -349,7 +347,6 @@ pub(crate) fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
         is_single: false,
         is_auto_subscribe: true,
         is_adaptive: false,
-        shares_streams: false,
         add_tracks: Vec::new(),
         offer: None,
         hears_others: true,

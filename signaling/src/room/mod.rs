@@ -247,9 +247,6 @@ pub struct Newcomer {
     pub is_auto_subscribe: bool,
     /// Whether the client tells the size at which it shows each track.
     pub is_adaptive: bool,
-    /// Whether the client learns a track's SID from elsewhere than its stream's id, so that tracks
-    /// may share a stream.
-    pub shares_streams: bool,
     /// Tracks announced with the join.
     pub add_tracks: Vec<proto::AddTrackRequest>,
     /// The offer that came with the join.
@@ -279,7 +276,6 @@ pub struct Participant {
     is_single: bool,
     is_auto_subscribe: bool,
     is_adaptive: bool,
-    shares_streams: bool,
     /// Carries what the client publishes.
     publisher: ConnectionId,
     is_publisher_open: bool,
@@ -727,7 +723,6 @@ impl Room {
                 is_single: newcomer.is_single,
                 is_auto_subscribe: newcomer.is_auto_subscribe,
                 is_adaptive: newcomer.is_adaptive,
-                shares_streams: newcomer.shares_streams,
                 publisher,
                 subscriber,
                 is_connected: false,

@@ -109,9 +109,9 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
 }
 
 /// The stream that a track shares with what is seen or heard together with it. Browsers play tracks
-/// of one stream in time with each other. Not over two connections: there a client learns a track's
-/// SID from its id or its stream's, and a browser keeps a track's first id when its m-line is used
-/// again.
+/// of one stream in time with each other. Not over two connections: over one, answers say which track
+/// is sent on which m-line, but over two a client learns a track's SID from its id or its stream's,
+/// and a browser keeps a track's first id when its m-line is used again.
 fn stream_of(source: proto::TrackSource) -> Option<&'static str> {
     match source {
         proto::TrackSource::Camera | proto::TrackSource::Microphone => Some("camera"),
@@ -185,7 +185,7 @@ impl Room {
         let is_allowed = is_allowed(subscriber, owner, track);
         let owner_sid = owner.info.sid.clone();
         let track_sid = track.info.sid.clone();
-        let stream = stream_of(track.info.source()).filter(|_| subscriber.shares_streams);
+        let stream = stream_of(track.info.source()).filter(|_| subscriber.is_single);
         let stream_name = format!("{owner_sid}|{}", stream.unwrap_or(&track_sid));
         let connection = subscriber.subscriber;
         let is_subscribed = subscriber.subscriptions.contains_key(&id);

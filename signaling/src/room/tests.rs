@@ -97,7 +97,6 @@ impl World {
             is_single: true,
             is_auto_subscribe: true,
             is_adaptive: false,
-            shares_streams: true,
             add_tracks: Vec::new(),
             offer: None,
             hears_others: true,
@@ -397,11 +396,11 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
 }
 
 #[test]
-fn a_camera_and_its_microphone_share_a_stream_unless_the_client_knows_tracks_by_it() {
+fn a_camera_and_its_microphone_share_a_stream_over_one_connection() {
     let mut world = World::new();
     let ana = world.join(1);
     world.join(2);
-    world.join_with(3, |newcomer| newcomer.shares_streams = false);
+    world.join_with(3, |newcomer| newcomer.is_single = false);
     world.clear();
     let names = |world: &World| -> Vec<_> {
         let subscribes = world.commands.iter().filter_map(|command| match command {
@@ -1153,7 +1152,6 @@ fn who_never_connects_media_is_sent_away_with_the_reason() {
         is_single: false,
         is_auto_subscribe: true,
         is_adaptive: false,
-        shares_streams: true,
         add_tracks: Vec::new(),
         offer: None,
         hears_others: true,
