@@ -36,6 +36,15 @@ def room_name():
     return f"room-{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture
+async def clients():
+    """Takes clients, each of which is closed when the test ends."""
+    made = []
+    yield made
+    for client in made:
+        await client.close()
+
+
 def token(room, identity, grants=None, key=DEV_KEY, secret=DEV_SECRET, **claims):
     made = api.AccessToken(key, secret).with_identity(identity).with_name(claims.get("name", identity))
     given = {"room_join": True, "room": room, "can_update_own_metadata": True, **(grants or {})}

@@ -23,14 +23,6 @@ REFERENCE = (192, 108)
 
 
 @pytest.fixture
-async def clients():
-    made = []
-    yield made
-    for client in made:
-        await client.close()
-
-
-@pytest.fixture
 async def play(server, room_name, tmp_path):
     """Plays a scenario with the generator in the room `room_name`-0; its `report` comes at the end."""
     program = built("load-test", "LOAD_TEST_BIN")

@@ -14,14 +14,6 @@ FOUR_LINES = some_offer(*[(kind, "recvonly") for _ in range(2) for kind in ("vid
 
 
 @pytest.fixture
-async def clients():
-    made = []
-    yield made
-    for client in made:
-        await client.close()
-
-
-@pytest.fixture
 async def hand(server, room_name, clients):
     client = Client(server, token(room_name, "hand"))
     clients.append(client)

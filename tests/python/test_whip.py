@@ -18,14 +18,6 @@ CAMERA, MICROPHONE = rtc.TrackSource.SOURCE_CAMERA, rtc.TrackSource.SOURCE_MICRO
 
 
 @pytest.fixture
-async def clients():
-    made = []
-    yield made
-    for client in made:
-        await client.close()
-
-
-@pytest.fixture
 async def hand(server, room_name, clients):
     """A client that says by hand what the tests want; its token lets it publish in this test's room."""
     client = Client(server, token(room_name, "hand"))

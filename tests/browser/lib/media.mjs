@@ -15,6 +15,11 @@ const folder = join(tmpdir(), 'terrace-fake-media');
 /** The tone of participant `number`, in hertz: far enough apart for an FFT of a few hertz per bin. */
 export const toneOf = (number) => 440 + 220 * number;
 
+/** People notice when a picture is further than this from its sound (ITU-R BT.1359), in milliseconds. */
+export const NOTICED = 45;
+
+export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+
 /** Makes `file` once, by way of a temporary name, so that an interrupted run leaves nothing half made. */
 function make(file, ffmpegArguments) {
   if (existsSync(file)) return file;

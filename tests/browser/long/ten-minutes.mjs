@@ -13,6 +13,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
 import { startFirefox } from '../lib/firefox.mjs';
+import { NOTICED, median } from '../lib/media.mjs';
 import { Server, token } from '../lib/server.mjs';
 import { until } from '../lib/waiting.mjs';
 
@@ -21,15 +22,11 @@ const SECONDS = Number(process.env.TERRACE_LONG_SECONDS ?? 600);
 /** Bits of picture a second: so that numbers begin again at 0 on the way. */
 const BITRATE = 2_000_000;
 
-/** People notice when a picture is further than this from its sound, in milliseconds. */
-const NOTICED = 45;
-
 /** No picture stands longer than this, in milliseconds. */
 const STANDSTILL = 1000;
 
 const { LINE_B, LINE_B_IPV4 } = process.env;
 const python = join(dirname(fileURLToPath(import.meta.url)), '../../python');
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 /** What a page says of the camera it receives. */
 const watching = (page) => page.evaluate(async () => {

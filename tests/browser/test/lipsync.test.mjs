@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Belongings, Participant, serveHarness } from '../lib/browsers.mjs';
+import { NOTICED, median } from '../lib/media.mjs';
 import { Server } from '../lib/server.mjs';
 import { until, untilValue } from '../lib/waiting.mjs';
 
@@ -15,11 +16,6 @@ before(async () => {
   harness = suite.add(await serveHarness());
 });
 after(() => suite.closeAll());
-
-/** People notice when a picture is further than this from its sound (ITU-R BT.1359), in milliseconds. */
-const NOTICED = 45;
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 // Over one connection: over two, clients need a stream of its own for each track.
 test('lips move with the voice', { timeout: 120_000 }, async (t) => {
@@ -57,6 +53,6 @@ test('lips move with the voice', { timeout: 120_000 }, async (t) => {
   await sender.evaluate(() => Promise.all([...window.room.localParticipant.trackPublications.values()].map((one) => one.mute())));
   await untilValue('the last reports count what came', async () => {
     const { camera, microphone } = await receiver.evaluate(() => window.receiving.reports(window.room, 'sender'));
-    return [camera, microphone].map(({ inbound, remote }) => remote.packetsSent - inbound.packetsReceived - inbound.packetsLost);
-  }, (missing) => missing.every((count) => count >= 0 && count <= 10));
+    return [camera, microphone].map(({ inbound, remote }) => [remote.packetsSent - inbound.packetsReceived - inbound.packetsLost, remote.bytesSent - inbound.bytesReceived]);
+  }, (missing) => missing.every(([packets, bytes]) => packets >= 0 && packets <= 10 && bytes >= packets && bytes <= packets * 1500));
 });
