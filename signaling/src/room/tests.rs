@@ -389,6 +389,29 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
             .told(cy)
             .any(|message| matches!(message, Response::SubscriptionResponse(_)))
     );
+    for (is_paused, expected) in [
+        (true, proto::StreamState::Paused),
+        (false, proto::StreamState::Active),
+    ] {
+        world.clear();
+        world.event(Event::Paused {
+            connection: cy_connection,
+            track,
+            is_paused,
+        });
+        let states: Vec<_> = world
+            .told(cy)
+            .filter_map(|message| match message {
+                Response::StreamStateUpdate(update) => Some(update.stream_states.clone()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        assert_eq!(states.len(), 1);
+        assert_eq!(states[0].state(), expected);
+        assert_eq!(states[0].track_sid, sid);
+        assert_eq!(states[0].participant_sid, world.sid(ana));
+    }
     world.clear();
     world.event(Event::Ended { track });
     assert!(world.infos(bo).last().unwrap().tracks.is_empty());
