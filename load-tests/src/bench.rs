@@ -1,6 +1,7 @@
 //! One measured run: a fresh server on one core, the generator as a process of its own on another.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,9 @@ use crate::door::Endpoint;
 use crate::servers::{Candidate, on_core, start};
 use crate::srtp::Profile;
 use crate::stats::Quantiles;
+
+/// The file of a report in its folder.
+pub(crate) const REPORT: &str = "report.json";
 
 /// How often a run is played again whose generator was starved.
 const RETRIES: u32 = 1;
@@ -124,9 +128,26 @@ impl Bench {
         counts: &[(String, u32)],
         candidate: &Candidate,
     ) -> Result<Played> {
+        let folder = tempfile::tempdir()?;
+        let mut words = Vec::new();
+        for (group, count) in counts {
+            words.extend(["--count".to_owned(), format!("{group}={count}")]);
+        }
+        self.report(scenario, &words, candidate, folder.path())?;
+        let text = std::fs::read_to_string(folder.path().join(REPORT))?;
+        serde_json::from_str(&text).context("the generator's report")
+    }
+
+    /// Plays once, with more words for the generator; writes the report and its page into a folder.
+    pub(crate) fn report(
+        &self,
+        scenario: &str,
+        words: &[String],
+        candidate: &Candidate,
+        folder: &Path,
+    ) -> Result<()> {
         let server = start(candidate, Some(self.server_core))?;
         let address = server.address();
-        let folder = tempfile::tempdir()?;
         let program = std::env::current_exe().context("this program's own file")?;
         let mut command = on_core(Some(self.generator_core), &program);
         command
@@ -137,16 +158,14 @@ impl Bench {
             .args(["--key", &address.key.0, "--secret", &address.key.1])
             .args(["--pid", &server.process().to_string()])
             .arg("--out")
-            .arg(folder.path());
+            .arg(folder);
         if let Candidate::Floor { profile, .. } = candidate {
             command.args(["--profile", profile.name()]);
         }
         if let Some(metrics) = server.metrics() {
             command.args(["--metrics", metrics]);
         }
-        for (group, count) in counts {
-            command.args(["--count", &format!("{group}={count}")]);
-        }
+        command.args(words);
         if let Some(seconds) = self.seconds {
             command.args(["--seconds", &seconds.to_string()]);
         }
@@ -158,7 +177,6 @@ impl Bench {
             let words: Vec<&str> = reason.split_whitespace().collect();
             bail!("{}", words.join(" "));
         }
-        let text = std::fs::read_to_string(folder.path().join("report.json"))?;
-        serde_json::from_str(&text).context("the generator's report")
+        Ok(())
     }
 }

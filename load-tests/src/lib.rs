@@ -6,7 +6,8 @@
 //! - [`process`] and [`metrics`] tell what the server used and how it sent.
 //! - [`run`] plays a scenario, [`report`] adds it up, [`page`] draws it.
 //! - [`floor`] is the yardstick. [`bench`] measures one of the [`servers`] once, [`peers`] several side by side,
-//!   [`curve`] what one costs as a load grows, and [`curves`] all of that for the documentation.
+//!   [`curve`] what one costs as a load grows, [`curves`] all of that for the documentation, and [`overload`] what one
+//!   does when its processor is full.
 //!
 //! Invariant: a figure is only reported together with what tells whether it can be trusted: the generator's own
 //! processor time, its lateness, and whether everybody was connected.
@@ -19,11 +20,13 @@ pub mod door;
 pub mod floor;
 pub mod media;
 pub mod metrics;
+pub mod overload;
 pub mod page;
 pub mod payload;
 pub mod peers;
 pub mod process;
 pub mod report;
+mod rivals;
 pub mod run;
 pub mod scenario;
 pub mod schedule;

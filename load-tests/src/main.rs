@@ -11,7 +11,7 @@ use load_tests::report::Report;
 use load_tests::run::{self, Options};
 use load_tests::scenario::{BUNDLED, Scenario};
 use load_tests::srtp::Profile;
-use load_tests::{curve, curves, peers};
+use load_tests::{curve, curves, overload, peers};
 
 /// Real WebRTC clients in numbers, and what a server makes of them
 #[derive(Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Curve(curve::Arguments),
     /// Measures the curves of docs/performance.md
     Curves(curves::Arguments),
+    /// Measures what Terrace gives up when its processor is full
+    Overload(overload::Arguments),
     /// Lists the scenarios that come with the program
     Scenarios,
 }
@@ -96,6 +98,9 @@ struct RunArguments {
     /// Another count of a group in each room, as GROUP=COUNT; may be given several times
     #[arg(long, value_parser = group_count)]
     count: Vec<(String, u32)>,
+    /// Another count of processes that take processor time from the server
+    #[arg(long)]
+    rivals: Option<u32>,
     /// Prints no progress
     #[arg(long)]
     quiet: bool,
@@ -122,6 +127,7 @@ fn main() -> Result<()> {
         Command::Peers(arguments) => peers::compare(&arguments),
         Command::Curve(arguments) => curve::draw(&arguments),
         Command::Curves(arguments) => curves::draw(&arguments),
+        Command::Overload(arguments) => overload::draw(&arguments),
         Command::Scenarios => {
             for (name, text) in BUNDLED {
                 println!("{name:<12} {}", Scenario::parse(name, text)?.about);
@@ -138,6 +144,9 @@ fn play(arguments: &RunArguments) -> Result<()> {
     }
     for (group, count) in &arguments.count {
         scenario.set_count(group, *count)?;
+    }
+    if let Some(count) = arguments.rivals {
+        scenario.set_rivals(count)?;
     }
     let bound = run::time_bound(&scenario);
     let options = Options {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::report::Report;
+use crate::report::{Report, Step, StepKind};
 use crate::stats::Quantiles;
 
 /// How much higher than its highest point a plot is: room for the legend.
@@ -164,8 +164,27 @@ impl Report {
             series("max", RED, over_time(|it| it.max)),
         ];
         plot(out, "Latency over time", "s", "ms", &latency)?;
-        let packets = self.timeline.iter().map(|step| (step.at, step.packets));
-        let packets = [series("received", BLUE, packets.collect())];
+        let kinds = |value: fn(&StepKind) -> f64| {
+            let of = |kind: fn(&Step) -> &StepKind| {
+                let steps = self.timeline.iter().filter(|step| kind(step).packets > 0.0);
+                steps
+                    .map(|step| (step.at, value(kind(step))))
+                    .collect::<Vec<_>>()
+            };
+            [
+                series("audio", GREEN, of(|step| &step.audio)),
+                series("video", RED, of(|step| &step.video)),
+            ]
+        };
+        let latency = kinds(|it| it.latency_ms.p99);
+        plot(
+            out,
+            "99th percentile of latency over time",
+            "s",
+            "ms",
+            &latency,
+        )?;
+        let packets = kinds(|it| it.packets);
         plot(out, "Packets received", "s", "packets/s", &packets)?;
         let by_subscriber = |value: &dyn Fn(&crate::report::Subscriber) -> Option<f64>| {
             let mut values: Vec<f64> = self.subscribers.iter().filter_map(value).collect();

@@ -70,6 +70,30 @@ impl Usage {
     }
 }
 
+/// The cores that a process may use.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn allowed_cores(process: u32) -> Result<Vec<usize>> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))
+        .with_context(|| format!("there is no process {process}"))?;
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .context("the kernel does not tell which cores a process may use")?;
+    parse_cores(list.trim()).with_context(|| format!("the list of cores can't be read: {list:?}"))
+}
+
+/// A list such as `0-2,5`.
+fn parse_cores(list: &str) -> Option<Vec<usize>> {
+    let mut cores = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(first.parse::<usize>().ok()?..=last.parse().ok()?);
+    }
+    Some(cores)
+}
+
 fn parse_schedstat(text: &str) -> Result<(u64, u64)> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {
@@ -95,6 +119,8 @@ mod tests {
         assert_eq!(status_field(status, "VmRSS:"), Some(2048));
         assert_eq!(status_field(status, "voluntary_ctxt_switches:"), Some(12));
         assert_eq!(status_field(status, "None:"), None);
+        assert_eq!(parse_cores("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(parse_cores("0-x"), None);
     }
 
     #[test]

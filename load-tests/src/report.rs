@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::door::Kind;
 use crate::media::{Outcome, TIMELINE_STEP};
@@ -162,6 +162,8 @@ pub struct Subscriber {
     pub lost: u64,
     /// In milliseconds.
     pub latency_ms: Quantiles,
+    /// When it began to join, in seconds since the measurement's begin.
+    pub began: f64,
     /// From beginning to join to the first connection that is up, in milliseconds.
     pub connected_ms: Option<f64>,
     /// From beginning to join to the first whole keyframe, in milliseconds.
@@ -169,7 +171,7 @@ pub struct Subscriber {
 }
 
 /// A step of the timeline.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
     /// Its begin since the window's, in seconds.
     pub at: f64,
@@ -177,6 +179,28 @@ pub struct Step {
     pub packets: f64,
     /// In milliseconds.
     pub latency_ms: Quantiles,
+    /// Of these, the audio.
+    pub audio: StepKind,
+    /// Of these, the video.
+    pub video: StepKind,
+}
+
+/// Packets of audio or of video within a step.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct StepKind {
+    /// Packets received a second.
+    pub packets: f64,
+    /// In milliseconds.
+    pub latency_ms: Quantiles,
+}
+
+impl StepKind {
+    fn new(latency: &Histogram<u32>) -> StepKind {
+        StepKind {
+            packets: latency.len() as f64 / (TIMELINE_STEP as f64 / 1e9),
+            latency_ms: Quantiles::of_latencies(latency),
+        }
+    }
 }
 
 /// Where a client belongs.
@@ -309,6 +333,7 @@ impl Report {
                 count,
                 lost: count.lost(),
                 latency_ms: Quantiles::of_latencies(&latency),
+                began: (receiver.began as f64 - window.from as f64) / 1e9,
                 connected_ms,
                 first_keyframe_ms: first,
             });
@@ -330,7 +355,8 @@ impl Report {
             ..server(before, &usage, &total, run.scenario, seconds)
         });
         let mut invalid = doubts(&generator, outcome.threads.is_empty());
-        if never_connected > 0 {
+        // A server that is short of processor time does right to let nobody in.
+        if never_connected > 0 && run.scenario.rivals.is_none() {
             invalid.push(format!("{never_connected} clients were never connected"));
         }
         let has_pictures = outcome
@@ -345,10 +371,17 @@ impl Report {
         if total.sent > 0 && total.count.received == 0 {
             invalid.push("nothing arrived".into());
         }
-        let timeline = outcome.timeline.iter().map(|(step, histogram)| Step {
-            at: *step as f64 * TIMELINE_STEP as f64 / 1e9,
-            packets: histogram.len() as f64 / (TIMELINE_STEP as f64 / 1e9),
-            latency_ms: Quantiles::of_latencies(histogram),
+        let timeline = outcome.timeline.iter().map(|(step, moment)| {
+            let mut all = moment.audio.clone();
+            all += &moment.video;
+            let all = StepKind::new(&all);
+            Step {
+                at: *step as f64 * TIMELINE_STEP as f64 / 1e9,
+                packets: all.packets,
+                latency_ms: all.latency_ms,
+                audio: StepKind::new(&moment.audio),
+                video: StepKind::new(&moment.video),
+            }
         });
         let mut failures = run.failures;
         failures.extend(outcome.failures.iter().cloned());

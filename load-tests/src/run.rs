@@ -18,6 +18,7 @@ use crate::media::{Media, MediaConfig};
 use crate::metrics::SentCounts;
 use crate::process::Usage;
 use crate::report::{Belonging, Report, Run};
+use crate::rivals::Rivals;
 use crate::scenario::{Arrival, Codec, Group, Scenario};
 use crate::schedule::{Beat, speaker_at};
 use crate::source::{SourcePlan, wall_clock};
@@ -373,6 +374,7 @@ async fn measure(
         // Whether they come in shows in the counts.
         drop(stage.send_in(visits, person));
     }
+    let rivals = rivals(options)?;
     let end = begin + Duration::from_secs_f64(options.scenario.seconds);
     while let Some(next) = turns.turn(begin.elapsed(), &stage.media) {
         if begin + next >= end {
@@ -381,6 +383,14 @@ async fn measure(
         tokio::time::sleep_until((begin + next).into()).await;
     }
     tokio::time::sleep_until(end.into()).await;
+    if let Some(rivals) = rivals {
+        // The measurement may end before their time does.
+        rivals.abort();
+        match rivals.await {
+            Err(error) if error.is_cancelled() => {}
+            outcome => outcome??,
+        }
+    }
     let after = usage()?;
     let sent_after = sent_counts(options).await;
     tokio::time::sleep(STRAGGLERS).await;
@@ -393,6 +403,22 @@ async fn measure(
         used,
         sent.map(|(after, before)| after.since(&before)),
     ))
+}
+
+/// Has them compute in their time.
+fn rivals(options: &Options) -> Result<Option<tokio::task::JoinHandle<Result<()>>>> {
+    let Some(rivals) = options.scenario.rivals else {
+        return Ok(None);
+    };
+    let process = options.process;
+    let process = process.context("the scenario's rivals need the server's process id (--pid)")?;
+    Ok(Some(tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs_f64(rivals.from_seconds)).await;
+        let computing = Rivals::start(&rivals, process)?;
+        tokio::time::sleep(Duration::from_secs_f64(rivals.for_seconds)).await;
+        drop(computing);
+        Ok(())
+    })))
 }
 
 async fn sent_counts(options: &Options) -> Option<SentCounts> {

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 /// The most clients in one scenario: more have no ports left on one address.
 pub(crate) const CLIENT_BOUND: u64 = 20_000;
 
+/// The most processes that compute beside a server on each of its cores.
+const RIVALS_BOUND: u32 = 64;
+
 /// The longest measured time, in seconds.
 const SECONDS_BOUND: f64 = 3600.0;
 
 /// The scenarios that come with the program, by name.
-pub const BUNDLED: [(&str, &str); 15] = [
+pub const BUNDLED: [(&str, &str); 16] = [
     ("f50", include_str!("../scenarios/f50.toml")),
     ("f200", include_str!("../scenarios/f200.toml")),
     ("picture", include_str!("../scenarios/picture.toml")),
@@ -27,6 +30,7 @@ pub const BUNDLED: [(&str, &str); 15] = [
     ("h264-hd", include_str!("../scenarios/h264-hd.toml")),
     ("hd-clip", include_str!("../scenarios/hd-clip.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
+    ("overload", include_str!("../scenarios/overload.toml")),
     ("smoke", include_str!("../scenarios/smoke.toml")),
 ];
 
@@ -51,9 +55,25 @@ pub struct Scenario {
     /// so many seconds.
     #[serde(default)]
     pub turn_seconds: Option<f64>,
+    /// Who takes processor time from the server.
+    #[serde(default)]
+    pub rivals: Option<Rivals>,
     /// Who is in each room.
     #[serde(rename = "group")]
     pub groups: Vec<Group>,
+}
+
+/// Processes that compute on the server's cores for a part of the measured time, so that it has a
+/// share of them only.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rivals {
+    /// How many there are on each core.
+    pub count: u32,
+    /// When they begin, in seconds after the measurement.
+    pub from_seconds: f64,
+    /// For how many seconds they compute.
+    pub for_seconds: f64,
 }
 
 /// Participants of one kind.
@@ -189,6 +209,18 @@ impl Scenario {
         self.check()
     }
 
+    /// Changes how many processes take processor time from the server.
+    ///
+    /// # Errors
+    /// When the scenario has none, or they are too many.
+    pub fn set_rivals(&mut self, count: u32) -> Result<()> {
+        let rivals = self.rivals.as_mut();
+        rivals
+            .with_context(|| format!("scenario {} has no rivals", self.name))?
+            .count = count;
+        self.check()
+    }
+
     /// All clients in all rooms.
     pub fn clients(&self) -> u64 {
         let in_room: u64 = self.groups.iter().map(|group| u64::from(group.count)).sum();
@@ -216,6 +248,15 @@ impl Scenario {
             .is_some_and(|turn| !(0.1..=SECONDS_BOUND).contains(&turn))
         {
             bail!("`turn_seconds` must lie between 0.1 and {SECONDS_BOUND}");
+        }
+        if let Some(rivals) = self.rivals {
+            if !(1..=RIVALS_BOUND).contains(&rivals.count) {
+                bail!("rivals: `count` must lie between 1 and {RIVALS_BOUND}");
+            }
+            let is_time = |seconds: f64| (0.0..=SECONDS_BOUND).contains(&seconds);
+            if !is_time(rivals.from_seconds) || !is_time(rivals.for_seconds) {
+                bail!("rivals: the times must lie between 0 and {SECONDS_BOUND} seconds");
+            }
         }
         if self.clients() > CLIENT_BOUND {
             bail!(
@@ -293,6 +334,10 @@ mod tests {
             (
                 "[[group]]\nname = 'a'\ncount = 1\naudio = true\nlos = 0.5\n",
                 "los",
+            ),
+            (
+                "[rivals]\ncount = 0\nfrom_seconds = 1\nfor_seconds = 1\n[[group]]\nname = 'a'\ncount = 1\naudio = true\n",
+                "rivals",
             ),
             (
                 "rooms = 30000\n[[group]]\nname = 'a'\ncount = 1\naudio = true\n",

@@ -265,6 +265,40 @@ impl Receiver {
     }
 }
 
+/// What came within a step of the measured time: latencies in microseconds.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Of audio.
+    pub audio: Histogram<u32>,
+    /// Of video.
+    pub video: Histogram<u32>,
+}
+
+impl Default for Moment {
+    fn default() -> Moment {
+        Moment {
+            audio: latencies(),
+            video: latencies(),
+        }
+    }
+}
+
+impl Moment {
+    pub(crate) fn note(&mut self, is_video: bool, latency: u64) {
+        let histogram = if is_video {
+            &mut self.video
+        } else {
+            &mut self.audio
+        };
+        histogram.saturating_record(latency);
+    }
+
+    pub(crate) fn add(&mut self, other: &Moment) {
+        self.audio += &other.audio;
+        self.video += &other.video;
+    }
+}
+
 /// Quantiles in the unit of the values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Quantiles {

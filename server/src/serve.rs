@@ -294,6 +294,12 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
         totals.strangers,
     );
     put(
+        "media_late_total",
+        "counter",
+        "Media datagrams left out because they had waited too long for the processor.",
+        totals.late,
+    );
+    put(
         "media_failures_total",
         "counter",
         "Connections that failed.",

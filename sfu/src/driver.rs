@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -167,6 +167,8 @@ fn open_sockets(config: &DriverConfig) -> io::Result<Vec<Socket>> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Where the kernel can't, nothing is ever late.
+        let _ = udp_batch::stamp_arrivals(&socket);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into()).map_err(|error| {
             io::Error::new(
@@ -253,8 +255,15 @@ fn run(
             for _ in 0..BATCHES_PER_TURN {
                 match batch.receive(&socket.socket) {
                     Ok(received) => {
-                        let now = Instant::now();
+                        let (now, wall_clock) = (Instant::now(), SystemTime::now());
                         for datagram in batch.datagrams().filter(|one| !one.is_truncated) {
+                            let waited = datagram
+                                .arrived_at
+                                .and_then(|at| wall_clock.duration_since(at).ok())
+                                .unwrap_or_default();
+                            if shard.is_late(waited, datagram.contents) {
+                                continue;
+                            }
                             shard.receive(
                                 now,
                                 datagram.source,

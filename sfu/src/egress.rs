@@ -599,6 +599,8 @@ impl Outlet {
 
 /// Writes a payload, given in two parts of which the second is the publisher's, behind a header that
 /// ends at `begin`, and seals both; returns the packet's length. `None`: there is no room for it.
+// A call of its own costs each forwarded packet 40 instructions.
+#[inline(always)]
 fn seal_payload(
     sealer: &Sealer,
     room: &mut [u8],

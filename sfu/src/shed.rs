@@ -15,7 +15,8 @@ const FULL: u64 = 950;
 /// Below this, what was given up comes back. Far enough below that it does not go again at once.
 const ROOM: u64 = 800;
 
-/// By how much the level rises at each report of a full processor.
+/// By how much the level rises at the first report of a full processor; at each that follows, by so
+/// much more. What waits meanwhile comes too late.
 const RISE: u32 = 12;
 
 /// By how much it falls, and how often.
@@ -58,6 +59,8 @@ impl Loss {
 #[derive(Debug, Default)]
 pub(crate) struct Shed {
     level: u32,
+    /// Reports of a full processor in a row.
+    full: u32,
     changed: Option<Instant>,
 }
 
@@ -68,8 +71,14 @@ impl Shed {
             self.changed
                 .is_some_and(|at| now.saturating_duration_since(at) < pause)
         };
-        let level = if busy >= FULL {
-            (self.level + RISE).min(2 * RANKS)
+        self.full = if busy >= FULL {
+            self.full.saturating_add(1)
+        } else {
+            0
+        };
+        let level = if self.full > 0 {
+            let rise = RISE.saturating_mul(self.full);
+            self.level.saturating_add(rise).min(2 * RANKS)
         } else if busy < ROOM && self.level > 0 && !waits(FALL_INTERVAL) {
             self.level.saturating_sub(FALL)
         } else {
@@ -116,13 +125,18 @@ mod tests {
             (blunt, none)
         };
         assert_eq!(counts(&shed), (0, 0));
-        for _ in 0..4 {
+        now += Duration::from_millis(250);
+        assert!(shed.update(now, 1000));
+        let (blunt, none) = counts(&shed);
+        assert!((80..160).contains(&blunt) && none == 0, "{blunt} {none}");
+        for _ in 0..2 {
             now += Duration::from_millis(250);
             assert!(shed.update(now, 1000));
         }
         let (blunt, none) = counts(&shed);
-        assert!((400..560).contains(&blunt) && none == 0, "{blunt} {none}");
-        for _ in 0..8 {
+        assert!((640..800).contains(&blunt) && none == 0, "{blunt} {none}");
+        assert!(!shed.update(now, 900), "neither full nor free");
+        for _ in 0..3 {
             now += Duration::from_millis(250);
             shed.update(now, 1000);
         }

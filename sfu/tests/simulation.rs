@@ -4,9 +4,9 @@
 
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sfu::{Channel, Event, Quality, Selection, TrackId};
+use sfu::{Channel, Event, Quality, Selection, Shard, ShardConfig, TrackId};
 use world::{Link, Reader, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -282,6 +282,21 @@ fn noise_and_strangers_change_nothing_for_anybody() {
         );
     }
     assert!(!world.told(|event| matches!(event, Event::Closed { .. })));
+}
+
+#[test]
+fn media_that_waited_too_long_is_left_out_and_nothing_else() {
+    let mut shard = Shard::new(ShardConfig::default(), Instant::now());
+    let (soon, late) = (Duration::from_millis(250), Duration::from_millis(251));
+    let media = [128, 96, 0, 1];
+    assert!(!shard.is_late(soon, &media));
+    assert!(shard.is_late(late, &media));
+    let (report, check, handshake) = ([128, 200, 0, 1], [0, 1, 0, 0], [22, 254, 253, 0]);
+    for other in [report, check, handshake] {
+        assert!(!shard.is_late(late, &other));
+    }
+    assert!(!shard.is_late(late, &[]));
+    assert_eq!(shard.totals().late, 1);
 }
 
 #[test]

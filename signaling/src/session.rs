@@ -42,7 +42,7 @@ pub const MESSAGE_BYTES_BURST: usize = 8 * 1024 * 1024;
 /// Bytes of a client's messages per second, in the long run.
 pub const MESSAGE_BYTES_PER_SECOND: usize = 512 * 1024;
 /// Bytes read at once from a WebSocket; they are kept for as long as it is open.
-const READ_BUFFER: usize = 8 * 1024;
+const READ_BUFFER: usize = 2 * 1024;
 /// How long one message may take to be written to a client.
 pub const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How many messages are read of a client that is gone, looking for its leave.

@@ -22,6 +22,7 @@ cargo xtask bench session        measure memory and times to the first picture, 
 cargo xtask bench crowd          measure what thousands of participants cost signalling, for docs/performance.md
 cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
 cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
+cargo xtask bench overload [..]  measure what Terrace gives up when its processor is full, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         ["bench", "instructions"] => instructions::store(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
+        ["bench", "overload", options @ ..] => peers::overload(options),
         ["notice"] => inventory::write_notice(),
         ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {

@@ -74,6 +74,12 @@ pub(crate) fn curves(words: &[&str]) -> Result<()> {
     write_section("curves", &section)
 }
 
+/// Builds what is missing, measures, and writes the section. `words` go to `load-test overload`.
+pub(crate) fn overload(words: &[&str]) -> Result<()> {
+    let section = build()?.measure("overload", words)?;
+    write_section("overload", &section)
+}
+
 /// Builds what is missing, measures, and writes the section. `words` go to `load-test peers`.
 pub(crate) fn peers(words: &[&str]) -> Result<()> {
     let built = build()?;

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::process::Usage;
 use crate::source::{Source, SourceId, SourcePlan, wall_clock};
-use crate::stats::{Receiver, Window, latencies};
+use crate::stats::{Moment, Receiver, Window, latencies};
 
 /// Timers of clients are kept on this grid: finer would wake the thread for one client at a time.
 const GRID: Duration = Duration::from_millis(5);
@@ -116,7 +116,7 @@ struct Engine {
     usage_at_begin: Option<Usage>,
     usage: Option<Usage>,
     lateness: Histogram<u32>,
-    timeline: BTreeMap<u64, Histogram<u32>>,
+    timeline: BTreeMap<u64, Moment>,
     unsent: u64,
     failures: Vec<String>,
 }

@@ -24,7 +24,7 @@ use crate::process::Usage;
 use crate::scenario::Codec;
 use crate::source::{SourceId, SourcePlan};
 use crate::srtp::Profile;
-use crate::stats::{Receiver, Sent, Window};
+use crate::stats::{Moment, Receiver, Sent, Window};
 
 /// The length of a step of the timeline, in nanoseconds.
 pub const TIMELINE_STEP: u64 = 500_000_000;
@@ -153,8 +153,8 @@ pub struct Outcome {
     pub sources: Vec<SourceOutcome>,
     /// How late frames went out, in microseconds, within the window.
     pub lateness: Histogram<u32>,
-    /// Latency in microseconds by step of the window.
-    pub timeline: BTreeMap<u64, Histogram<u32>>,
+    /// What came, by step of the window.
+    pub timeline: BTreeMap<u64, Moment>,
     /// What each thread used within the window.
     pub threads: Vec<Usage>,
     /// Datagrams that a full socket did not take.
@@ -411,11 +411,8 @@ impl Outcome {
         self.receivers.extend(other.receivers);
         self.sources.extend(other.sources);
         self.lateness += &other.lateness;
-        for (step, histogram) in other.timeline {
-            *self
-                .timeline
-                .entry(step)
-                .or_insert_with(crate::stats::latencies) += &histogram;
+        for (step, moment) in other.timeline {
+            self.timeline.entry(step).or_default().add(&moment);
         }
         self.threads.extend(other.threads);
         self.unsent += other.unsent;

@@ -31,6 +31,11 @@ use crate::wheel::Wheel;
 /// messages in a hall of hundreds.
 const AUDIO_LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Media that waited longer than this to be looked at is left out: what can't keep up gets ever
+/// further behind, and a voice is better with gaps than late. Longer than a processor is away for a
+/// moment.
+const LATE: Duration = Duration::from_millis(250);
+
 /// How often dead layers, silent clients and waiting subscribers are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -99,6 +104,8 @@ pub struct Totals {
     pub bytes_out: u64,
     /// Datagrams of nobody known.
     pub strangers: u64,
+    /// Media datagrams left out because they had waited too long.
+    pub late: u64,
     /// Connections that the engine failed on.
     pub failures: u64,
 }
@@ -219,6 +226,16 @@ impl Shard {
                 .sum(),
             ..self.totals
         }
+    }
+
+    /// Whether a datagram that waited so long in the kernel is media that comes too late for anybody.
+    /// It is counted then, and not to be given to [`Shard::receive`]: checks and reports are what
+    /// holds a connection.
+    pub fn is_late(&mut self, waited: Duration, datagram: &[u8]) -> bool {
+        let is_media = matches!(datagram, [128..=191, ..]) && !report::is_report(datagram);
+        let is_late = waited > LATE && is_media;
+        self.totals.late += u64::from(is_late);
+        is_late
     }
 
     /// A datagram from `source` that arrived at the candidate `destination`.

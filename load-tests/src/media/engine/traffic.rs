@@ -15,7 +15,6 @@ use crate::media::webrtc::{Happened, Received};
 use crate::media::{ConnectionId, TIMELINE_STEP};
 use crate::payload::Stamp;
 use crate::source::{nanoseconds, wall_clock};
-use crate::stats::latencies;
 
 /// Batches taken from one socket before the others get their turn.
 const BATCHES_PER_TURN: usize = 4;
@@ -173,8 +172,8 @@ impl Engine {
             let step = (stamp.sent - self.window.from) / TIMELINE_STEP;
             self.timeline
                 .entry(step)
-                .or_insert_with(latencies)
-                .saturating_record(latency);
+                .or_default()
+                .note(stamp.is_video, latency);
         }
     }
 
