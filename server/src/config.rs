@@ -105,9 +105,13 @@ pub(crate) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Media {
     /// The UDP addresses to listen on. `0.0.0.0` and `[::]` stand for all addresses of this machine.
+    /// The first shard listens on this port, and each further one on the port after it.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
     pub(crate) listen: Vec<SocketAddr>,
+    /// Threads of the media core (shards), each with a UDP port of its own; a room lies on one of them.
+    /// 0: as many as there are processor cores, at most 16.
+    pub(crate) shards: u16,
     /// Addresses to tell clients instead, such as a router's public address that is forwarded here.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
@@ -118,6 +122,42 @@ pub(crate) struct Media {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "Vec<String>")]
     pub(crate) ice_servers: Vec<IceServer>,
+}
+
+/// Shards unless more are wanted: so many ports stand in a firewall's rule.
+const SHARDS_UNASKED: usize = 16;
+
+/// The most shards.
+const SHARDS_BOUND: u16 = 256;
+
+impl Media {
+    /// How many shards are started.
+    pub(crate) fn shard_count(&self) -> u16 {
+        if self.shards > 0 {
+            return self.shards;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(SHARDS_UNASKED) as u16
+    }
+
+    /// Where a shard listens.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub(crate) fn listen_of(&self, shard: u16) -> anyhow::Result<Vec<SocketAddr>> {
+        let of_shard = |address: &SocketAddr| {
+            let mut address = *address;
+            // 0 is any free one.
+            if address.port() != 0 {
+                let port = address.port().checked_add(shard);
+                address.set_port(port.with_context(|| {
+                    format!("media.listen: there is no port for shard {shard} after {address}")
+                })?);
+            }
+            Ok(address)
+        };
+        self.listen.iter().map(of_shard).collect()
+    }
 }
 
 /// A STUN or TURN server; written without its password.
@@ -258,6 +298,7 @@ impl Config {
                         SocketAddr::from((Ipv6Addr::UNSPECIFIED, 7882)),
                     ]
                 },
+                shards: 0,
                 announce: Vec::new(),
                 ice_servers: Vec::new(),
             },
@@ -399,6 +440,11 @@ impl Config {
         }
         if self.media.listen.is_empty() {
             faults.push("media.listen: at least one UDP address is needed.".to_owned());
+        }
+        if self.media.shards > SHARDS_BOUND {
+            faults.push(format!("media.shards: {SHARDS_BOUND} are the most."));
+        } else if let Err(error) = self.media.listen_of(self.media.shard_count() - 1) {
+            faults.push(error.to_string());
         }
         if let Some(url) = &self.public_url
             && !(url.starts_with("https://") || url.starts_with("http://"))

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rand::RngCore as _;
 use signaling::token::KeyRing;
 use signaling::visitors::{Places, Visitor};
-use signaling::{Hub, HubConfig, Media};
+use signaling::{EventSink, Hub, HubConfig, Media};
 
 use crate::config::{Config, TlsMode};
 use crate::connections::{Bounded, HEADER_TIME, UNREAD_TIME, bound_by_files};
@@ -39,15 +39,66 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// How long sessions have to hear why they end before connections are cut.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-struct Shard(sfu::driver::ShardHandle);
+/// The media core: shards, each with a thread and UDP ports of its own.
+#[derive(Clone)]
+struct Shards(Arc<[sfu::driver::ShardHandle]>);
 
-impl Media for Shard {
-    fn send(&self, command: sfu::Command) {
-        self.0.send(command);
+impl Media for Shards {
+    fn shards(&self) -> usize {
+        self.0.len()
     }
 
-    fn busy(&self) -> u64 {
-        self.0.metrics().busy
+    fn send(&self, shard: usize, command: sfu::Command) {
+        self.0[shard].send(command);
+    }
+
+    fn busy(&self, shard: usize) -> u64 {
+        self.0[shard].metrics().busy
+    }
+}
+
+impl Shards {
+    /// Starts them, each at the ports after the one before.
+    fn start(media: &crate::config::Media, sink: &EventSink) -> anyhow::Result<Shards> {
+        let mut shards = Vec::new();
+        for shard in 0..media.shard_count() {
+            let sink = sink.of_shard(usize::from(shard));
+            let handle = sfu::driver::start(
+                sfu::driver::DriverConfig {
+                    listen: media.listen_of(shard)?,
+                    announce: media.announce.clone(),
+                },
+                move |event| sink.put(event),
+            )
+            .context(
+                "the media core can't start: each shard needs a UDP port, upwards from \
+                 media.listen; media.shards bounds them",
+            );
+            match handle {
+                Ok(handle) => shards.push(handle),
+                Err(error) => {
+                    Shards(shards.into()).shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Shards(shards.into()))
+    }
+
+    /// The addresses at which clients reach them.
+    fn candidates(&self) -> Vec<SocketAddr> {
+        let all = self.0.iter().flat_map(|shard| shard.candidates());
+        all.copied().collect()
+    }
+
+    fn totals(&self) -> sfu::Totals {
+        self.0.iter().map(sfu::driver::ShardHandle::metrics).sum()
+    }
+
+    fn shutdown(&self) {
+        for shard in &*self.0 {
+            shard.shutdown();
+        }
     }
 }
 
@@ -149,11 +200,11 @@ async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
     }
 }
 
-fn metrics_router(hub: Arc<Hub>, shard: sfu::driver::ShardHandle) -> Router {
+fn metrics_router(hub: Arc<Hub>, shards: Shards) -> Router {
     let show = {
         let hub = hub.clone();
         move || async move {
-            let text = metrics(&hub, &shard);
+            let text = metrics(&hub, &shards);
             (
                 [(
                     header::CONTENT_TYPE,
@@ -168,9 +219,9 @@ fn metrics_router(hub: Arc<Hub>, shard: sfu::driver::ShardHandle) -> Router {
         .layer(from_fn(within_time))
 }
 
-fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
+fn metrics(hub: &Hub, shards: &Shards) -> String {
     let counts = hub.counts();
-    let totals = shard.metrics();
+    let totals = shards.totals();
     let mut text = String::new();
     let mut put = |name: &str, kind: &str, help: &str, value: u64| {
         text.push_str(&format!(
@@ -228,6 +279,12 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
         hub.is_draining().into(),
     );
     put(
+        "media_shards",
+        "gauge",
+        "Threads of the media core.",
+        shards.shards() as u64,
+    );
+    put(
         "media_connections",
         "gauge",
         "WebRTC connections.",
@@ -272,7 +329,7 @@ fn metrics(hub: &Hub, shard: &sfu::driver::ShardHandle) -> String {
     put(
         "media_busy_permille",
         "gauge",
-        "Thousandths of about the last second in which the media thread was not waiting.",
+        "Thousandths of about the last second in which the busiest media thread was not waiting.",
         totals.busy,
     );
     put(
@@ -323,19 +380,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     pairs.push((crate::meetings::MEETING_KEY.to_owned(), secret));
 
     let (sink, events) = signaling::event_queue();
-    let shard = sfu::driver::start(
-        sfu::driver::DriverConfig {
-            listen: config.media.listen.clone(),
-            announce: config.media.announce.clone(),
-        },
-        move |event| sink.put(event),
-    )
-    .with_context(|| {
-        format!(
-            "can't listen on the UDP addresses {:?}",
-            config.media.listen
-        )
-    })?;
+    let shards = Shards::start(&config.media, &sink)?;
     let hub = Hub::new(
         HubConfig {
             keys: KeyRing::new(pairs),
@@ -348,7 +393,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
                 .map(|server| server.0.clone())
                 .collect(),
         },
-        Arc::new(Shard(shard.clone())),
+        Arc::new(shards.clone()),
     );
     let door = Arc::new(Door {
         hub: hub.clone(),
@@ -364,7 +409,8 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     tokio::spawn(hub.clone().run(events));
     tokio::spawn(door::watch(door.clone()));
 
-    let addresses: Vec<_> = shard.candidates().iter().map(SocketAddr::ip).collect();
+    let candidates = shards.candidates();
+    let addresses: Vec<_> = candidates.iter().map(SocketAddr::ip).collect();
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
@@ -373,7 +419,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;
-    let metrics_service = metrics_router(hub.clone(), shard.clone()).into_make_service();
+    let metrics_service = metrics_router(hub.clone(), shards.clone()).into_make_service();
     let metrics_handle = Handle::new();
     let metrics_places = Places::new(METRICS_CONNECTIONS, 0);
     let mut metrics_server = axum_server::from_tcp(metrics_listener)?
@@ -430,7 +476,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     }
     tracing::info!(
         http = %config.http.listen,
-        media = ?shard.candidates(),
+        media = ?candidates,
         metrics = %config.metrics.listen,
         tls = is_tls,
         "ready"
@@ -445,7 +491,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(DRAIN_TIME + Duration::from_secs(1), main_task).await;
     metrics_handle.shutdown();
     let _ = tokio::time::timeout(Duration::from_secs(1), metrics_task).await;
-    tokio::task::spawn_blocking(move || shard.shutdown()).await?;
+    tokio::task::spawn_blocking(move || shards.shutdown()).await?;
     tracing::info!("ended");
     Ok(())
 }
@@ -497,7 +543,7 @@ mod tests {
 
     struct NoMedia;
     impl Media for NoMedia {
-        fn send(&self, _: sfu::Command) {}
+        fn send(&self, _: usize, _: sfu::Command) {}
     }
 
     async fn door() -> (Arc<Door>, Meetings, tempfile::TempDir) {

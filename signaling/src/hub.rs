@@ -51,13 +51,19 @@ static BEHIND: LogLimit = LogLimit::new();
 static ROOM_OPENED: LogLimit = LogLimit::of(100);
 static ROOM_CLOSED: LogLimit = LogLimit::of(100);
 
-/// The media core, as far as signalling sees it.
+/// The media core, as far as signalling sees it: shards, each with a thread of its own. A room lies
+/// on one of them.
 pub trait Media: Send + Sync {
-    /// Hands over a command; must not block.
-    fn send(&self, command: Command);
+    /// How many shards there are: at least one, and always as many.
+    fn shards(&self) -> usize {
+        1
+    }
 
-    /// How much of about the last second it was at work, in thousandths.
-    fn busy(&self) -> u64 {
+    /// Hands a command over to a shard; must not block.
+    fn send(&self, shard: usize, command: Command);
+
+    /// How much of about the last second a shard was at work, in thousandths.
+    fn busy(&self, _shard: usize) -> u64 {
         0
     }
 }
@@ -113,10 +119,11 @@ pub struct HubConfig {
     pub ice_servers: Vec<IceServer>,
 }
 
-/// Where the media core puts its events.
+/// Where a shard of the media core puts its events.
 #[derive(Clone)]
 pub struct EventSink {
-    sender: mpsc::UnboundedSender<Event>,
+    shard: usize,
+    sender: mpsc::UnboundedSender<(usize, Event)>,
     backlog: Arc<Backlog>,
 }
 
@@ -137,16 +144,17 @@ fn data_length(event: &Event) -> usize {
 
 /// Where the hub takes them.
 pub struct EventQueue {
-    receiver: mpsc::UnboundedReceiver<Event>,
+    receiver: mpsc::UnboundedReceiver<(usize, Event)>,
     backlog: Arc<Backlog>,
 }
 
-/// The queue from the media core's thread to the hub.
+/// The queue from the media core's threads to the hub. The sink is the first shard's.
 pub fn event_queue() -> (EventSink, EventQueue) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let backlog = Arc::new(Backlog::default());
     (
         EventSink {
+            shard: 0,
             sender,
             backlog: backlog.clone(),
         },
@@ -155,6 +163,15 @@ pub fn event_queue() -> (EventSink, EventQueue) {
 }
 
 impl EventSink {
+    /// The same queue's sink for another shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: usize) -> EventSink {
+        EventSink {
+            shard,
+            ..self.clone()
+        }
+    }
+
     /// Puts an event in. Never blocks; when the hub is far behind, levels, line reports and data
     /// are dropped.
     pub fn put(&self, event: Event) {
@@ -172,7 +189,7 @@ impl EventSink {
         }
         self.backlog.events.fetch_add(1, Ordering::Relaxed);
         self.backlog.data_bytes.fetch_add(length, Ordering::Relaxed);
-        let _ = self.sender.send(event);
+        let _ = self.sender.send((self.shard, event));
     }
 }
 
@@ -314,6 +331,14 @@ pub struct Counts {
     pub slow: u64,
 }
 
+/// Whether a shard is at its limit.
+#[derive(Default)]
+struct Overload {
+    is_on: AtomicBool,
+    /// How many looks in a row it was too busy.
+    looks: AtomicU32,
+}
+
 /// All rooms of this process.
 pub struct Hub {
     config: HubConfig,
@@ -323,8 +348,8 @@ pub struct Hub {
     next_room: AtomicU32,
     next_session: AtomicU64,
     is_draining: AtomicBool,
-    is_overloaded: AtomicBool,
-    overloaded_looks: AtomicU32,
+    /// By shard.
+    overloads: Vec<Overload>,
     places: Arc<Places>,
     pub(crate) joins: AtomicU64,
     pub(crate) resumes: AtomicU64,
@@ -353,14 +378,13 @@ impl Hub {
         Arc::new(Hub {
             places: Places::new(0, config.limits.sessions_per_address),
             config,
+            overloads: (0..media.shards()).map(|_| Overload::default()).collect(),
             media,
             node,
             rooms: Mutex::default(),
             next_room: AtomicU32::new(1),
             next_session: AtomicU64::new(1),
             is_draining: AtomicBool::new(false),
-            is_overloaded: AtomicBool::new(false),
-            overloaded_looks: AtomicU32::new(0),
             joins: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
             overloaded: AtomicU64::new(0),
@@ -401,11 +425,11 @@ impl Hub {
         loop {
             tokio::select! {
                 event = events.receiver.recv() => match event {
-                    Some(event) => {
+                    Some((shard, event)) => {
                         events.backlog.events.fetch_sub(1, Ordering::Relaxed);
                         let length = data_length(&event);
                         events.backlog.data_bytes.fetch_sub(length, Ordering::Relaxed);
-                        self.on_event(event);
+                        self.on_event(shard, event);
                     }
                     None => return,
                 },
@@ -430,11 +454,11 @@ impl Hub {
         }
     }
 
-    /// Hands an event to its room.
-    pub fn on_event(&self, event: Event) {
+    /// Hands a shard's event to its room.
+    pub fn on_event(&self, shard: usize, event: Event) {
         let id = match &event {
             Event::AudioLevels(levels) => {
-                self.audio_levels(levels);
+                self.audio_levels(shard, levels);
                 return;
             }
             Event::Answer {
@@ -505,7 +529,12 @@ impl Hub {
         }
     }
 
-    fn audio_levels(&self, levels: &[(TrackId, u8)]) {
+    /// The shard on which a room lies: its serial says so.
+    fn shard_of(&self, serial: u32) -> usize {
+        serial as usize % self.overloads.len()
+    }
+
+    fn audio_levels(&self, shard: usize, levels: &[(TrackId, u8)]) {
         let mut by_room: HashMap<u32, Vec<(TrackId, u8)>> = HashMap::new();
         for (track, level) in levels {
             by_room
@@ -517,6 +546,7 @@ impl Hub {
             .rooms()
             .by_serial
             .iter()
+            .filter(|(serial, _)| self.shard_of(**serial) == shard)
             .map(|(serial, cell)| (*serial, cell.clone()))
             .collect();
         for (serial, cell) in cells {
@@ -548,36 +578,48 @@ impl Hub {
     }
 
     fn look_at_load(&self) {
-        let busy = self.media.busy();
-        let was_overloaded = self.is_overloaded.load(Ordering::Relaxed);
-        let looks = if busy >= OVERLOADED {
-            self.overloaded_looks.fetch_add(1, Ordering::Relaxed) + 1
-        } else {
-            self.overloaded_looks.store(0, Ordering::Relaxed);
-            0
-        };
-        let is_overloaded = looks >= OVERLOADED_LOOKS || was_overloaded && busy >= AT_EASE;
-        self.is_overloaded.store(is_overloaded, Ordering::Relaxed);
-        if is_overloaded
-            && !was_overloaded
-            && let Some(suppressed) = OVERLOAD.pass(Instant::now())
-        {
-            tracing::warn!(
-                busy,
-                suppressed,
-                "the media core has no time left: nobody new is let in until it has. Spread the \
-                 rooms over more nodes, or give this one a faster processor"
-            );
+        for (shard, overload) in self.overloads.iter().enumerate() {
+            let busy = self.media.busy(shard);
+            let was_on = overload.is_on.load(Ordering::Relaxed);
+            let looks = if busy >= OVERLOADED {
+                overload.looks.fetch_add(1, Ordering::Relaxed) + 1
+            } else {
+                overload.looks.store(0, Ordering::Relaxed);
+                0
+            };
+            let is_on = looks >= OVERLOADED_LOOKS || was_on && busy >= AT_EASE;
+            overload.is_on.store(is_on, Ordering::Relaxed);
+            if is_on
+                && !was_on
+                && let Some(suppressed) = OVERLOAD.pass(Instant::now())
+            {
+                tracing::warn!(
+                    busy,
+                    shard,
+                    suppressed,
+                    "a thread of the media core has no time left: nobody new is let into its rooms \
+                     until it has. Spread the rooms over more nodes, or give this one a faster \
+                     processor"
+                );
+            }
         }
     }
 
-    /// Whether somebody can't come in because the media core is at its limit. Who is inside may come
-    /// again: their media is there already.
+    /// Whether somebody can't come in because the room's shard is at its limit, or all are for a room
+    /// that is not open. Who is inside may come again: their media is there already.
     pub fn is_overloaded_for(&self, room: &str, identity: &str) -> bool {
-        self.is_overloaded.load(Ordering::Relaxed)
-            && self
-                .cell(room)
-                .is_none_or(|cell| !cell.lock().room.has(identity))
+        let is_on = |overload: &Overload| overload.is_on.load(Ordering::Relaxed);
+        if !self.overloads.iter().any(is_on) {
+            return false;
+        }
+        match self.cell(room) {
+            Some(cell) => {
+                let inner = cell.lock();
+                is_on(&self.overloads[self.shard_of(inner.room.serial())])
+                    && !inner.room.has(identity)
+            }
+            None => self.overloads.iter().all(is_on),
+        }
     }
 
     /// Runs a step of a room and makes its effects happen, in order, under the room's lock.
@@ -603,7 +645,7 @@ impl Hub {
     fn do_effect(&self, inner: &mut Inner, effect: Effect, now: Instant) {
         let (session, outgoing) = match effect {
             Effect::Media(command) => {
-                self.media.send(command);
+                self.media.send(self.shard_of(inner.room.serial()), command);
                 return;
             }
             Effect::Send { session, message } => (session, Outgoing::Message(message)),
@@ -648,7 +690,7 @@ impl Hub {
         if rooms.by_name.len() >= self.config.limits.rooms {
             return Err(Barred::ServerFull);
         }
-        let serial = self.next_room.fetch_add(1, Ordering::Relaxed);
+        let serial = self.next_serial(&rooms);
         let seed = rand::rng().random();
         let room = Room::new(
             serial,
@@ -669,6 +711,21 @@ impl Hub {
         rooms.by_name.insert(name.to_owned(), cell.clone());
         rooms.by_serial.insert(serial, cell.clone());
         Ok(cell)
+    }
+
+    /// A serial that lies on the shard with the most time left; among equals, with the fewest rooms.
+    fn next_serial(&self, rooms: &Rooms) -> u32 {
+        let mut open = vec![0; self.overloads.len()];
+        for serial in rooms.by_serial.keys() {
+            open[self.shard_of(*serial)] += 1;
+        }
+        // In tenths, so that rooms that are opened one after the other do not all follow a trifle.
+        let load = |shard: &usize| (self.media.busy(*shard) / 100, open[*shard]);
+        let shard = (0..open.len()).min_by_key(load).unwrap_or(0);
+        let number = self.next_room.fetch_add(1, Ordering::Relaxed);
+        number
+            .wrapping_mul(open.len() as u32)
+            .wrapping_add(shard as u32)
     }
 
     fn close_cell(

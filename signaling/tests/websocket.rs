@@ -1,5 +1,6 @@
 //! Clients come in by WebSocket, with a media core that only writes down what it is told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,15 +17,33 @@ use signaling::{Hub, HubConfig, Media, event_queue};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 #[derive(Default)]
-struct Notes(Mutex<Vec<Command>>, AtomicU64);
+struct Notes {
+    commands: Mutex<Vec<(usize, Command)>>,
+    /// By shard.
+    busy: [AtomicU64; SHARDS],
+}
+
+const SHARDS: usize = 2;
+
+impl Notes {
+    fn set_busy(&self, busy: u64) {
+        for shard in &self.busy {
+            shard.store(busy, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Media for Notes {
-    fn send(&self, command: Command) {
-        self.0.lock().unwrap().push(command);
+    fn shards(&self) -> usize {
+        SHARDS
     }
 
-    fn busy(&self) -> u64 {
-        self.1.load(Ordering::Relaxed)
+    fn send(&self, shard: usize, command: Command) {
+        self.commands.lock().unwrap().push((shard, command));
+    }
+
+    fn busy(&self, shard: usize) -> u64 {
+        self.busy[shard].load(Ordering::Relaxed)
     }
 }
 
@@ -226,20 +245,23 @@ async fn one_connection_brings_its_offer_along() {
     assert!(!join.subscriber_primary);
     let connection = server
         .notes
-        .0
+        .commands
         .lock()
         .unwrap()
         .iter()
-        .find_map(|command| match command {
+        .find_map(|(_, command)| match command {
             Command::Offer { connection, sdp } if sdp == "v=0" => Some(*connection),
             _ => None,
         })
         .unwrap();
-    server.hub.on_event(Event::Answer {
-        connection,
-        sdp: "answer".into(),
-        mids: Vec::new(),
-    });
+    server.hub.on_event(
+        0,
+        Event::Answer {
+            connection,
+            sdp: "answer".into(),
+            mids: Vec::new(),
+        },
+    );
     let id = hear_until(&mut ana, |response| match response {
         Response::Answer(answer) => Some(answer.id),
         _ => None,
@@ -330,10 +352,10 @@ async fn a_payload_type_of_two_codecs_is_refused_before_the_engine_sees_it() {
             close.reason
         );
     }
-    let notes = server.notes.0.lock().unwrap();
+    let notes = server.notes.commands.lock().unwrap();
     let reached = notes
         .iter()
-        .any(|command| matches!(command, Command::Offer { .. } | Command::Answer { .. }));
+        .any(|(_, command)| matches!(command, Command::Offer { .. } | Command::Answer { .. }));
     assert!(!reached);
 }
 
@@ -362,19 +384,72 @@ async fn bad_tokens_and_requests_are_refused_before_the_upgrade() {
 }
 
 #[tokio::test]
+async fn rooms_are_spread_over_shards_and_a_full_one_takes_nobody_new() {
+    let server = server().await;
+    let path = |room: &str, identity: &str| {
+        let token = token(identity, |video| video.room = room.into());
+        format!("/rtc?access_token={token}")
+    };
+    let mut sockets = Vec::new();
+    for room in ["a", "b", "c", "d"] {
+        sockets.push(server.open(&path(room, "ana")).await.unwrap());
+    }
+    let shard_of_rooms = || -> BTreeMap<u32, usize> {
+        let commands = server.notes.commands.lock().unwrap();
+        let opened = commands
+            .iter()
+            .filter_map(|(shard, command)| match command {
+                Command::Open { connection, .. } => Some(((connection.0 >> 32) as u32, *shard)),
+                _ => None,
+            });
+        opened.collect()
+    };
+    eventually(|| shard_of_rooms().len() == 4).await;
+    let on_first = shard_of_rooms()
+        .values()
+        .filter(|shard| **shard == 0)
+        .count();
+    assert_eq!(on_first, 2, "two rooms on each shard");
+
+    // The first room opened lies on the first shard, the second on the second.
+    server.notes.busy[0].store(signaling::hub::OVERLOADED, Ordering::Relaxed);
+    eventually(|| server.hub.is_overloaded_for("a", "bo")).await;
+    assert!(!server.hub.is_overloaded_for("b", "bo"));
+    assert!(
+        !server.hub.is_overloaded_for("e", "bo"),
+        "there is room for a new one"
+    );
+    assert_eq!(server.status(&path("a", "bo")).await, 503);
+    for room in ["b", "e", "f"] {
+        sockets.push(server.open(&path(room, "bo")).await.unwrap());
+    }
+    eventually(|| shard_of_rooms().len() == 6).await;
+    let on_first = shard_of_rooms()
+        .values()
+        .filter(|shard| **shard == 0)
+        .count();
+    assert_eq!(on_first, 2, "new rooms go where there is time");
+}
+
+/// Waits until it is so.
+async fn eventually(is_so: impl Fn() -> bool) {
+    let is_so = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), is_so)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn while_the_media_core_is_overloaded_only_those_inside_may_come_again() {
     let server = server().await;
     let (ana, join) = server.join("ana").await;
     let is_overloaded = async |busy: u64, wanted: bool| {
-        server.notes.1.store(busy, Ordering::Relaxed);
-        let is_noticed = async {
-            while server.hub.is_overloaded_for("room", "bo") != wanted {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), is_noticed)
-            .await
-            .unwrap();
+        server.notes.set_busy(busy);
+        eventually(|| server.hub.is_overloaded_for("room", "bo") == wanted).await;
     };
     is_overloaded(signaling::hub::OVERLOADED, true).await;
     let path = |identity| format!("/rtc?access_token={}", token(identity, |_| {}));
@@ -408,10 +483,7 @@ async fn while_the_media_core_is_overloaded_only_those_inside_may_come_again() {
     server.join("ana").await;
 
     // A little less is not enough: what the last ones brought may still be coming.
-    server
-        .notes
-        .1
-        .store(signaling::hub::AT_EASE, Ordering::Relaxed);
+    server.notes.set_busy(signaling::hub::AT_EASE);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(server.status(&path("bo")).await, 503);
     is_overloaded(signaling::hub::AT_EASE - 1, false).await;

@@ -1,5 +1,6 @@
 """Starts the real `terrace` binary on free ports with a data folder of its own, and ends it again."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -34,10 +35,24 @@ def terrace_binary() -> Path:
     raise RuntimeError('no terrace binary: run "cargo build --release -p server" first')
 
 
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+SHARDS = 2
+"""Threads of the media core, so that rooms lie on different ones on every machine."""
+
+
+def free_port(kind: int, count: int = 1) -> int:
+    """A free port; the first of several that follow one another."""
+    while True:
+        with contextlib.ExitStack() as probes:
+            port = 0
+            for number in range(count):
+                probe = probes.enter_context(socket.socket(socket.AF_INET, kind))
+                try:
+                    probe.bind(("127.0.0.1", port + number if port else 0))
+                except (OSError, OverflowError):
+                    break
+                port = port or probe.getsockname()[1]
+            else:
+                return port
 
 
 class Server:
@@ -54,7 +69,7 @@ class Server:
             self.pid = int(os.environ.get("TERRACE_TEST_PID", "0"))
             return
         self.port = free_port(socket.SOCK_STREAM)
-        self.udp_port = free_port(socket.SOCK_DGRAM)
+        self.udp_port = free_port(socket.SOCK_DGRAM, SHARDS)
         self.metrics_port = free_port(socket.SOCK_STREAM)
         self.url = f"http://{host}:{self.port}"
         self.data = tempfile.mkdtemp(prefix="terrace-test-")
@@ -69,6 +84,7 @@ class Server:
                 "TERRACE_HTTP__LISTEN": f"{host}:{self.port}",
                 "TERRACE_METRICS__LISTEN": f"127.0.0.1:{self.metrics_port}",
                 "TERRACE_MEDIA__LISTEN": f"{host}:{self.udp_port}",
+                "TERRACE_MEDIA__SHARDS": str(SHARDS),
                 "TERRACE_DATA_DIR": self.data,
                 "NO_COLOR": "1",
                 **{f"TERRACE_{name.upper()}": value for name, value in settings.items()},

@@ -1,6 +1,9 @@
 """What the Python SDK sends arrives, in every codec, over both endpoints."""
 
 import asyncio
+import contextlib
+import os
+from pathlib import Path
 
 import pytest
 from conftest import until
@@ -77,3 +80,34 @@ async def test_muting_is_known_to_the_others(join):
     await until("the mute is known", lambda: remote.muted)
     publication.track.unmute()
     await until("the unmute is known", lambda: not remote.muted)
+
+
+async def test_rooms_on_different_shards_are_seen_and_heard_at_once(server, join):
+    """Each room's media goes through a thread and a UDP port of its own."""
+    receivers = []
+    for number in range(4):
+        room = f"shard-{number}-{server.pid}"
+        sender = await join(f"sender-{number}", room=room)
+        receivers.append(await join(f"receiver-{number}", room=room))
+        await sender.publish_camera(1 + number)
+        await sender.publish_tone(600 + 200 * number)
+    for number, receiver in enumerate(receivers):
+        picture = await receiver.track_of(f"sender-{number}", rtc.TrackSource.SOURCE_CAMERA)
+        shown, _, _ = await asyncio.wait_for(media.first_number(picture), 30)
+        assert shown == 1 + number
+        tone = await receiver.track_of(f"sender-{number}", rtc.TrackSource.SOURCE_MICROPHONE)
+        assert abs(await asyncio.wait_for(media.first_tone(tone), 20) - (600 + 200 * number)) < 10
+    ports = {server.udp_port, server.udp_port + 1}
+    assert ports <= set(used_ports(server.pid)), "both shards listen"
+
+
+def used_ports(process):
+    """The UDP ports on which a process has sockets."""
+    inodes = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(link))
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        words = line.split()
+        if f"socket:[{words[9]}]" in inodes:
+            yield int(words[1].rsplit(":", 1)[1], 16)

@@ -110,6 +110,27 @@ pub struct Totals {
     pub failures: u64,
 }
 
+impl std::iter::Sum for Totals {
+    /// Of several shards; as busy as the busiest.
+    fn sum<I: Iterator<Item = Totals>>(all: I) -> Totals {
+        all.fold(Totals::default(), |one, other| Totals {
+            connections: one.connections + other.connections,
+            tracks: one.tracks + other.tracks,
+            subscriptions: one.subscriptions + other.subscriptions,
+            busy: one.busy.max(other.busy),
+            datagrams_in: one.datagrams_in + other.datagrams_in,
+            datagrams_out: one.datagrams_out + other.datagrams_out,
+            messages_out: one.messages_out + other.messages_out,
+            sends: one.sends + other.sends,
+            bytes_in: one.bytes_in + other.bytes_in,
+            bytes_out: one.bytes_out + other.bytes_out,
+            strangers: one.strangers + other.strangers,
+            late: one.late + other.late,
+            failures: one.failures + other.failures,
+        })
+    }
+}
+
 /// The media core of one thread.
 pub struct Shard {
     config: ShardConfig,

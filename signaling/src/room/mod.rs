@@ -519,6 +519,11 @@ impl Room {
         std::mem::take(&mut self.effects)
     }
 
+    /// The number that its ids begin with.
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
     /// The room's name.
     pub fn name(&self) -> &str {
         &self.settings.name

@@ -94,6 +94,8 @@ export class Server {
       TERRACE_METRICS__LISTEN: `${this.host}:${this.metricsPort}`,
       // Firefox sends nothing to a server that has a loopback address alone.
       TERRACE_MEDIA__LISTEN: this.host === '127.0.0.1' ? `127.0.0.1:${this.udpPort},0.0.0.0:${this.udpPort}` : `${this.host}:${this.udpPort}`,
+      // One port; rooms on several shards are what the tests in Python have.
+      TERRACE_MEDIA__SHARDS: '1',
       TERRACE_DATA_DIR: this.data,
       ...(this.tls ? { TERRACE_TLS__MODE: 'self-made' } : {}),
       ...this.extraEnvironment,
