@@ -340,7 +340,8 @@ impl Shard {
             }
             peer.turn = None;
             if peer.deadline > now {
-                self.wheel.set(id, peer.deadline, &mut peer.turn);
+                let is_urgent = peer.is_urgent();
+                self.wheel.set(id, peer.deadline, is_urgent, &mut peer.turn);
                 continue;
             }
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -644,7 +645,8 @@ impl Shard {
         };
         let (transmits, events) = (&mut self.transmits, &mut self.engine_events);
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.drain(now, transmits, events)));
-        self.wheel.set(id, peer.deadline, &mut peer.turn);
+        let is_urgent = peer.is_urgent();
+        self.wheel.set(id, peer.deadline, is_urgent, &mut peer.turn);
         self.conclude(id, outcome, now);
     }
 
