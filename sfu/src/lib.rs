@@ -15,6 +15,8 @@
 mod command;
 pub mod driver;
 mod egress;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod header;
 mod layer;
 mod payload;

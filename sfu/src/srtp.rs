@@ -278,7 +278,7 @@ impl Sealer {
     }
 
     /// Opens what this key sealed; `None` when it did not.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn unseal(&self, header: usize, roll_over: u32, packet: &[u8]) -> Option<Vec<u8>> {
         let index = index_bytes(roll_over, u16::from_be_bytes([packet[2], packet[3]]));
         let Cipher::Gcm { key, salt } = &self.rtp else {

@@ -9,6 +9,17 @@ use crate::{install, instructions, inventory};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.19.0");
 
+const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "0.13.2");
+
+/// The fuzz targets, and so many runs of each that all take about a minute.
+const FUZZ_TARGETS: [(&str, u32); 5] = [
+    ("batch", 100_000),
+    ("datagram", 2_000),
+    ("egress", 50_000),
+    ("payloads", 2_000_000),
+    ("reports", 4_000_000),
+];
+
 /// How long one check of `cargo deny` may take.
 const DENY_BUDGET: Duration = Duration::from_secs(120);
 
@@ -120,6 +131,12 @@ const PARTS: &[Part] = &[
         },
     },
     Part {
+        name: "fuzz",
+        minutes: 25,
+        is_long: true,
+        work: fuzz,
+    },
+    Part {
         name: "ten-minutes",
         minutes: 25,
         is_long: true,
@@ -163,6 +180,30 @@ fn deny(budget: Duration) -> Result<()> {
         return Ok(());
     }
     check(&["--disable-fetch", "advisories"])
+}
+
+/// A bounded run of every fuzz target, the same each time. Without a sanitizer, so that it needs
+/// nothing but the stable compiler; building takes five minutes.
+fn fuzz(budget: Duration) -> Result<()> {
+    let begin = Instant::now();
+    install::package("g++", "/usr/bin/g++")?;
+    let program = install::cargo_tool(CARGO_FUZZ.0, CARGO_FUZZ.1, budget)?;
+    for (target, runs) in FUZZ_TARGETS {
+        let corpus = crate::run::target().join("fuzz-corpus").join(target);
+        std::fs::remove_dir_all(&corpus).ok();
+        std::fs::create_dir_all(&corpus)?;
+        let corpus = corpus.to_string_lossy();
+        let seeds = format!("fuzz/seeds/{target}");
+        let runs = format!("-runs={runs}");
+        let mut words = vec!["run", "--sanitizer", "none", target, &corpus];
+        if crate::run::root().join(&seeds).is_dir() {
+            words.push(&seeds);
+        }
+        words.extend(["--", "-seed=1", "-max_len=2048", "-len_control=0", &runs]);
+        let budget = budget.saturating_sub(begin.elapsed());
+        run(".", budget, &program, &words)?;
+    }
+    Ok(())
 }
 
 /// Runs an npm script of a folder, whose packages are installed first.

@@ -1,0 +1,94 @@
+//! The door for the fuzz targets in `../fuzz`: what can be reached only from inside. Each function
+//! makes of a fuzzer's bytes what a property test makes of its strategy, and runs the same check.
+
+use arbitrary::{Result, Unstructured};
+
+use crate::egress::stage::{Stage, Step};
+use crate::{header, payload, rtcp};
+
+/// Steps that one input plays at most.
+const STEPS: usize = 200;
+
+/// Plays steps on a subscriber's stream; see `no_index_is_ever_sealed_twice`.
+///
+/// # Errors
+/// The input has ended.
+pub fn egress(data: &[u8]) -> Result<()> {
+    let mut input = Unstructured::new(data);
+    let mut stage = Stage::new(input.int_in_range(60_000..=70_000)?);
+    for _ in 0..STEPS {
+        if input.is_empty() {
+            break;
+        }
+        stage.play(step(&mut input)?);
+    }
+    stage.play(Step::Flush);
+    Ok(())
+}
+
+fn step(input: &mut Unstructured<'_>) -> Result<Step> {
+    Ok(match input.int_in_range(0..=7_u8)? {
+        0 => Step::Packets {
+            lost: input.int_in_range(0..=3)?,
+            count: input.int_in_range(1..=6)?,
+            size: input.int_in_range(1..=1400)?,
+        },
+        1 => Step::Late {
+            behind: input.int_in_range(0..=40)?,
+        },
+        2 => Step::Switch {
+            jump: input.arbitrary()?,
+        },
+        3 => Step::Flush,
+        4 => {
+            let count = input.int_in_range(0..=20_usize)?;
+            let behind = (0..count).map(|_| input.arbitrary());
+            Step::Nack {
+                behind: behind.collect::<Result<_>>()?,
+            }
+        }
+        5 => Step::Report,
+        6 => Step::Renew,
+        _ => Step::Wait {
+            milliseconds: input.int_in_range(0..=3000)?,
+        },
+    })
+}
+
+/// Reads the bytes as a compound of reports, and writes reports from them.
+///
+/// # Errors
+/// The input has ended.
+pub fn reports(data: &[u8]) -> Result<()> {
+    rtcp::check_read(data);
+    let mut input = Unstructured::new(data);
+    let numbers = input.arbitrary()?;
+    rtcp::check_written(numbers, &String::from_utf8_lossy(input.take_rest()));
+    Ok(())
+}
+
+/// Reads the bytes as payloads of every codec, and writes headers with elements from them.
+///
+/// # Errors
+/// The input has ended.
+pub fn payloads(data: &[u8]) -> Result<()> {
+    payload::check(data, (0x1234, 5, 6));
+    let mut input = Unstructured::new(data);
+    payload::check(data, input.arbitrary()?);
+    let two_byte = input.arbitrary()?;
+    let mut values = Vec::new();
+    while !input.is_empty() && values.len() < 16 {
+        let id = input.arbitrary()?;
+        // Most values are short.
+        let length = input.int_in_range(0..=300_u16)?;
+        let length = if input.arbitrary()? {
+            length
+        } else {
+            length % 20
+        };
+        let length = usize::from(length).min(input.len());
+        values.push((id, input.bytes(length)?.to_vec()));
+    }
+    header::check(&values, two_byte);
+    Ok(())
+}
