@@ -102,6 +102,10 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     shard: Shard,
     is_measured: bool,
+    /// Time inside of `measured_` functions.
+    spent: Duration,
+    /// Bursts to be used again: fresh memory would cost what is measured page faults.
+    spare: Vec<Burst>,
     server: SocketAddr,
     clients: Vec<Client>,
     viewers: Vec<usize>,
@@ -146,6 +150,22 @@ impl World {
         self.is_measured = true;
     }
 
+    /// The shard's working time since the last call, where it is measured.
+    #[allow(dead_code, reason = "for benches/hot.rs")]
+    pub(crate) fn take_spent(&mut self) -> Duration {
+        std::mem::take(&mut self.spent)
+    }
+
+    /// Has viewers forget what they received, so that a long run stays small; they ask for no
+    /// keyframe then.
+    #[allow(dead_code, reason = "for benches/hot.rs")]
+    pub(crate) fn forget_received(&mut self) {
+        for client in &mut self.clients {
+            client.received.clear();
+        }
+        self.next_decode = self.now + DECODE;
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         self.shard.totals()
     }
@@ -162,6 +182,8 @@ impl World {
                 now,
             ),
             is_measured: false,
+            spent: Duration::ZERO,
+            spare: Vec::new(),
             server,
             clients: Vec::new(),
             viewers: Vec::new(),
@@ -501,7 +523,9 @@ impl World {
                 None => {
                     let (source, server) = (flight.source, self.server);
                     if self.is_measured {
+                        let begin = Instant::now();
                         measured_receive(&mut self.shard, self.now, source, server, &flight.bytes);
+                        self.spent += begin.elapsed();
                     } else {
                         self.shard.receive(self.now, source, server, &flight.bytes);
                     }
@@ -544,7 +568,9 @@ impl World {
         }
         if self.shard.deadline() <= self.now {
             if self.is_measured {
+                let begin = Instant::now();
                 measured_advance(&mut self.shard, self.now);
+                self.spent += begin.elapsed();
             } else {
                 self.shard.advance(self.now);
             }
@@ -624,12 +650,14 @@ impl World {
     fn take_from_shard(&mut self) {
         let mut bursts = Vec::new();
         let new = || Burst::new(BURST_BYTES, BURST_MESSAGES);
-        let mut empty = Some(new());
+        let spare = &mut self.spare;
         let take = |_, burst: &mut Burst| {
-            bursts.push(std::mem::replace(burst, empty.take().unwrap_or_else(new)));
+            bursts.push(std::mem::replace(burst, spare.pop().unwrap_or_else(new)));
         };
         if self.is_measured {
+            let begin = Instant::now();
             measured_flush(&mut self.shard, take);
+            self.spent += begin.elapsed();
         } else {
             self.shard.flush(take);
         }
@@ -641,6 +669,8 @@ impl World {
                 sent.extend(datagrams.map(|datagram| (message.destination(), datagram.to_vec())));
             }
         }
+        bursts.iter_mut().for_each(Burst::clear);
+        self.spare.append(&mut bursts);
         for (destination, datagram) in sent {
             if let Some(at) = self
                 .clients
