@@ -113,7 +113,8 @@ fn section<'a>(
     );
     // What it sends and takes in for each share of its core.
     let carried = points
-        .filter(|point| point.is_valid())
+        // The floor's clients are no WebRTC clients.
+        .filter(|point| point.is_valid() && point.row.server == Kind::Terrace.name())
         .filter_map(|point| {
             let generator = &point.played().generator;
             let packets = point.packets_per_second()
