@@ -664,12 +664,6 @@ impl Peer {
         })
     }
 
-    /// Whether a time that the engine names is to be kept: feedback for a publisher's estimate and
-    /// repair, and the steps of connecting. What is left for a subscriber is housekeeping.
-    pub(crate) fn is_urgent(&self) -> bool {
-        !self.is_connected || self.is_publishing()
-    }
-
     /// Whether the client publishes anything.
     pub(crate) fn is_publishing(&self) -> bool {
         !self.bound.is_empty()

@@ -8,15 +8,11 @@ use crate::command::ConnectionId;
 /// How far apart two turns are. Shorter is more exact; longer calls more connections at once.
 const TURN: Duration = Duration::from_millis(10);
 
-/// Connections that are in no hurry are called at every so manieth turn only, together: each call
-/// wakes a processor that might sleep.
-const UNHURRIED: u64 = 5;
-
 /// Turns until the wheel comes round. What is due later is looked at once on the way.
 const TURNS: u64 = 1024;
 
 /// Which connections are due when. A connection is called at the turn after its time, so at most
-/// [`TURN`] late, or [`UNHURRIED`] times that.
+/// [`TURN`] late.
 pub(crate) struct Wheel {
     start: Instant,
     /// Nothing stands at turns before this one.
@@ -38,20 +34,9 @@ impl Wheel {
 
     /// Has a connection called at `time`. `turn` is the turn at which it stands, if any; one that is
     /// sooner stays, and whoever is called too soon sets its time again.
-    pub(crate) fn set(
-        &mut self,
-        id: ConnectionId,
-        time: Instant,
-        is_urgent: bool,
-        turn: &mut Option<u64>,
-    ) {
+    pub(crate) fn set(&mut self, id: ConnectionId, time: Instant, turn: &mut Option<u64>) {
         let since = time.saturating_duration_since(self.start).as_nanos();
         let wanted = u64::try_from(since.div_ceil(TURN.as_nanos())).unwrap_or(u64::MAX);
-        let wanted = if is_urgent {
-            wanted
-        } else {
-            wanted.checked_next_multiple_of(UNHURRIED).unwrap_or(wanted)
-        };
         let wanted = wanted.clamp(self.current, self.current + TURNS - 1);
         if turn.is_some_and(|turn| turn <= wanted) {
             return;
@@ -117,14 +102,11 @@ mod tests {
 
     proptest! {
         /// Whatever is set and set again: nobody is called before the time, and everybody within
-        /// two turns after it, or six who is in no hurry, called at the times that the wheel names.
+        /// two turns after it, called at the times that the wheel names.
         #[test]
         fn everyone_is_called_in_time(
             steps in proptest::collection::vec((0..20_u64, 0..30_000_u64, 0..40_u64), 1..300),
         ) {
-            // Every third one is in no hurry.
-            let is_urgent = |id: u64| !id.is_multiple_of(3);
-            let patience = |id: u64| if is_urgent(id) { 2 * TURN } else { 6 * TURN };
             let start = Instant::now();
             let mut wheel = Wheel::new(start);
             let mut now = start;
@@ -133,7 +115,7 @@ mod tests {
             for (id, later, pause) in steps {
                 let time = now + Duration::from_millis(later);
                 times.insert(id, time);
-                wheel.set(ConnectionId(id), time, is_urgent(id), turns.entry(id).or_default());
+                wheel.set(ConnectionId(id), time, turns.entry(id).or_default());
                 let until = now + Duration::from_millis(pause);
                 while let Some(next) = wheel.next().filter(|next| *next <= until) {
                     now = now.max(next);
@@ -144,15 +126,15 @@ mod tests {
                         turns.insert(id, None);
                         let time = times[&id];
                         if time > now {
-                            wheel.set(ConnectionId(id), time, is_urgent(id), turns.get_mut(&id).unwrap());
+                            wheel.set(ConnectionId(id), time, turns.get_mut(&id).unwrap());
                         } else {
-                            prop_assert!(now - time <= patience(id), "{:?} late", now - time);
+                            prop_assert!(now - time <= 2 * TURN, "{:?} late", now - time);
                             times.remove(&id);
                         }
                     }
                 }
                 now = until;
-                prop_assert!(times.iter().all(|(id, time)| *time + patience(*id) >= now));
+                prop_assert!(times.values().all(|time| *time + 2 * TURN >= now));
             }
         }
     }

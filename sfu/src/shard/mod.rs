@@ -340,8 +340,7 @@ impl Shard {
             }
             peer.turn = None;
             if peer.deadline > now {
-                let is_urgent = peer.is_urgent();
-                self.wheel.set(id, peer.deadline, is_urgent, &mut peer.turn);
+                self.wheel.set(id, peer.deadline, &mut peer.turn);
                 continue;
             }
             let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -645,8 +644,7 @@ impl Shard {
         };
         let (transmits, events) = (&mut self.transmits, &mut self.engine_events);
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.drain(now, transmits, events)));
-        let is_urgent = peer.is_urgent();
-        self.wheel.set(id, peer.deadline, is_urgent, &mut peer.turn);
+        self.wheel.set(id, peer.deadline, &mut peer.turn);
         self.conclude(id, outcome, now);
     }
 
