@@ -751,6 +751,14 @@ mod tests {
         }
     }
 
+    /// Found by the property above.
+    #[test]
+    fn a_stream_may_be_renewed_twice_in_a_row() {
+        let mut stage = Stage::new(60_000);
+        stage.play(Step::Renew);
+        stage.play(Step::Renew);
+    }
+
     #[test]
     fn what_is_missed_is_sent_once_within_a_round_trip() {
         let mut stage = Stage::new(65_530);
