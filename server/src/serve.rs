@@ -60,29 +60,19 @@ impl Media for Shards {
 impl Shards {
     /// Starts them, each at the ports after the one before.
     fn start(media: &crate::config::Media, sink: &EventSink) -> anyhow::Result<Shards> {
-        let mut shards = Vec::new();
-        for shard in 0..media.shard_count() {
+        let start = |shard: u16| {
             let sink = sink.of_shard(usize::from(shard));
-            let handle = sfu::driver::start(
-                sfu::driver::DriverConfig {
-                    listen: media.listen_of(shard)?,
-                    announce: media.announce.clone(),
-                },
-                move |event| sink.put(event),
-            )
-            .context(
+            let config = sfu::driver::DriverConfig {
+                listen: media.listen_of(shard)?,
+                announce: media.announce.clone(),
+            };
+            sfu::driver::start(config, move |event| sink.put(event)).context(
                 "the media core can't start: each shard needs a UDP port, upwards from \
                  media.listen; media.shards bounds them",
-            );
-            match handle {
-                Ok(handle) => shards.push(handle),
-                Err(error) => {
-                    Shards(shards.into()).shutdown();
-                    return Err(error);
-                }
-            }
-        }
-        Ok(Shards(shards.into()))
+            )
+        };
+        let shards: anyhow::Result<_> = (0..media.shard_count()).map(start).collect();
+        Ok(Shards(shards?))
     }
 
     /// The addresses at which clients reach them.

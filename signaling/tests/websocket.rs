@@ -12,6 +12,7 @@ use sfu::{Command, Event};
 use signaling::proto;
 use signaling::proto::signal_request::Message as Request;
 use signaling::proto::signal_response::Message as Response;
+use signaling::room::Room;
 use signaling::token::{Claims, KeyRing, VideoGrant};
 use signaling::{Hub, HubConfig, Media, event_queue};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -399,17 +400,17 @@ async fn rooms_are_spread_over_shards_and_a_full_one_takes_nobody_new() {
         let opened = commands
             .iter()
             .filter_map(|(shard, command)| match command {
-                Command::Open { connection, .. } => Some(((connection.0 >> 32) as u32, *shard)),
+                Command::Open { connection, .. } => Some((Room::serial_of(connection.0), *shard)),
                 _ => None,
             });
         opened.collect()
     };
+    let on_first = || {
+        let shards = shard_of_rooms().into_values();
+        shards.filter(|shard| *shard == 0).count()
+    };
     eventually(|| shard_of_rooms().len() == 4).await;
-    let on_first = shard_of_rooms()
-        .values()
-        .filter(|shard| **shard == 0)
-        .count();
-    assert_eq!(on_first, 2, "two rooms on each shard");
+    assert_eq!(on_first(), 2, "two rooms on each shard");
 
     // The first room opened lies on the first shard, the second on the second.
     server.notes.busy[0].store(signaling::hub::OVERLOADED, Ordering::Relaxed);
@@ -424,11 +425,7 @@ async fn rooms_are_spread_over_shards_and_a_full_one_takes_nobody_new() {
         sockets.push(server.open(&path(room, "bo")).await.unwrap());
     }
     eventually(|| shard_of_rooms().len() == 6).await;
-    let on_first = shard_of_rooms()
-        .values()
-        .filter(|shard| **shard == 0)
-        .count();
-    assert_eq!(on_first, 2, "new rooms go where there is time");
+    assert_eq!(on_first(), 2, "new rooms go where there is time");
 }
 
 /// Waits until it is so.
