@@ -1,9 +1,10 @@
 //! One measured run: a fresh server on one core, the generator as a process of its own on another.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::door::Endpoint;
@@ -11,15 +12,15 @@ use crate::servers::{Candidate, on_core, start};
 use crate::srtp::Profile;
 use crate::stats::Quantiles;
 
-/// The file of a report in its folder.
-pub(crate) const REPORT: &str = "report.json";
-
 /// How often a run is played again whose generator was starved.
 const RETRIES: u32 = 1;
 
-/// Where to measure and for how long.
+/// What is measured, where and for how long.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Bench {
+    /// Terrace's binary
+    #[arg(long)]
+    terrace: PathBuf,
     /// The processor core of the servers
     #[arg(long, default_value_t = 0)]
     server_core: usize,
@@ -103,6 +104,10 @@ pub(crate) struct PlayedKind {
 }
 
 impl Bench {
+    pub(crate) fn terrace(&self) -> Candidate {
+        Candidate::Terrace(self.terrace.clone())
+    }
+
     /// Plays, with other counts of some groups; plays again when the generator was starved, each
     /// time against a fresh process.
     pub(crate) fn play(
@@ -133,19 +138,18 @@ impl Bench {
         for (group, count) in counts {
             words.extend(["--count".to_owned(), format!("{group}={count}")]);
         }
-        self.report(scenario, &words, candidate, folder.path())?;
-        let text = std::fs::read_to_string(folder.path().join(REPORT))?;
-        serde_json::from_str(&text).context("the generator's report")
+        self.report(scenario, &words, candidate, folder.path())
     }
 
-    /// Plays once, with more words for the generator; writes the report and its page into a folder.
-    pub(crate) fn report(
+    /// Plays once, with more words for the generator, which leaves the report and its page in a
+    /// folder; reads what is wanted of the report.
+    pub(crate) fn report<T: DeserializeOwned>(
         &self,
         scenario: &str,
         words: &[String],
         candidate: &Candidate,
         folder: &Path,
-    ) -> Result<()> {
+    ) -> Result<T> {
         let server = start(candidate, Some(self.server_core))?;
         let address = server.address();
         let program = std::env::current_exe().context("this program's own file")?;
@@ -177,6 +181,7 @@ impl Bench {
             let words: Vec<&str> = reason.split_whitespace().collect();
             bail!("{}", words.join(" "));
         }
-        Ok(())
+        let text = std::fs::read_to_string(folder.join("report.json"))?;
+        serde_json::from_str(&text).context("the generator's report")
     }
 }

@@ -31,9 +31,6 @@ pub struct Arguments {
         default_value = "1,10,50,100,200,500,1000"
     )]
     counts: Vec<u32>,
-    /// Terrace's binary
-    #[arg(long)]
-    terrace: PathBuf,
     #[command(flatten)]
     bench: Bench,
     /// The folder for curve.jsonl (one run a line) and curve.html
@@ -102,7 +99,7 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
         counts: arguments.counts.clone(),
         has_floor: false,
     };
-    let (points, _) = curve.measure(&arguments.bench, &arguments.terrace)?;
+    let (points, _) = curve.measure(&arguments.bench)?;
     let mut page = head(&format!("{} as it grows", curve.scenario.name));
     curve.plots(&points, &mut page)?;
     page.push_str("</html>");
@@ -136,12 +133,8 @@ pub(crate) fn head(title: &str) -> String {
 impl Curve {
     /// Measures count after count, Terrace and the floor in turn. A count that can't be played ends
     /// the curve; the reason is returned with it.
-    pub(crate) fn measure(
-        &self,
-        bench: &Bench,
-        terrace: &Path,
-    ) -> Result<(Vec<Point>, Option<String>)> {
-        let terrace = Candidate::Terrace(terrace.to_owned());
+    pub(crate) fn measure(&self, bench: &Bench) -> Result<(Vec<Point>, Option<String>)> {
+        let terrace = bench.terrace();
         let mut points = Vec::new();
         for &count in &self.counts {
             let played = match self.play(bench, count, &terrace) {

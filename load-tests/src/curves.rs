@@ -30,9 +30,6 @@ const TELLING: f64 = 0.3;
 /// What to measure.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Arguments {
-    /// Terrace's binary
-    #[arg(long)]
-    terrace: PathBuf,
     /// The curves, with commas between them; all unless given
     #[arg(long, value_delimiter = ',')]
     curves: Vec<String>,
@@ -81,7 +78,7 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
                 .collect(),
             has_floor,
         };
-        let (points, failure) = curve.measure(&arguments.bench, &arguments.terrace)?;
+        let (points, failure) = curve.measure(&arguments.bench)?;
         let text = curve.section(&points, failure.as_deref());
         println!("\n{text}");
         curve.plots(&points, &mut page)?;

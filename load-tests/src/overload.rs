@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::bench::{Bench, REPORT};
+use crate::bench::Bench;
 use crate::report::{Step, StepKind};
 use crate::scenario::{Rivals, Scenario};
-use crate::servers::Candidate;
 use crate::stats::quantile;
 
 const SCENARIO: &str = "overload";
@@ -27,9 +26,6 @@ const CALM: f64 = 10.0;
 /// What to measure.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Arguments {
-    /// Terrace's binary
-    #[arg(long)]
-    terrace: PathBuf,
     #[command(flatten)]
     bench: Bench,
     /// The folder for overload.md and, in a folder for each run, report.json and report.html (the plots)
@@ -56,7 +52,7 @@ struct Joined {
 
 /// A part of the measured time.
 struct Phase {
-    name: String,
+    name: &'static str,
     from: f64,
     to: f64,
 }
@@ -72,7 +68,7 @@ const RIVALS: [u32; 2] = [7, 15];
 pub fn draw(arguments: &Arguments) -> Result<()> {
     let scenario = Scenario::load(SCENARIO)?;
     let rivals = scenario.rivals.context("the scenario has no rivals")?;
-    let terrace = Candidate::Terrace(arguments.terrace.clone());
+    let bench = &arguments.bench;
     let mut section = format!(
         "## A full processor\n\n{}. Terrace has one core. From {:.0} s to {:.0} s after the begin processes that only \
          compute share it.\n*Shares* are of the packets that each subscriber got before. *Latency* is the median, and the \
@@ -86,9 +82,7 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
         let folder = arguments.out.join(format!("overload-{count}"));
         std::fs::create_dir_all(&folder)?;
         let more = ["--rivals".to_owned(), count.to_string()];
-        arguments.bench.report(SCENARIO, &more, &terrace, &folder)?;
-        let text = std::fs::read_to_string(folder.join(REPORT))?;
-        let told: Told = serde_json::from_str(&text).context("the generator's report")?;
+        let told: Told = bench.report(SCENARIO, &more, &bench.terrace(), &folder)?;
         let table = table(&rivals, count, &told)?;
         println!("{table}");
         section.push('\n');
@@ -98,17 +92,13 @@ pub fn draw(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn phases(rivals: &Rivals, seconds: f64) -> Vec<Phase> {
+fn phases(rivals: &Rivals, seconds: f64) -> [Phase; 6] {
     let (begin, end) = (
         rivals.from_seconds,
         rivals.from_seconds + rivals.for_seconds,
     );
-    let phase = |name: &str, from: f64, to: f64| Phase {
-        name: name.to_owned(),
-        from,
-        to,
-    };
-    vec![
+    let phase = |name, from, to| Phase { name, from, to };
+    [
         phase("before", 0.0, begin),
         phase("overload begins", begin, begin + ONSET),
         phase("overload goes on", begin + ONSET, end),
@@ -131,12 +121,11 @@ fn table(rivals: &Rivals, count: u32, told: &Told) -> Result<String> {
     }
     // Whoever joined later gets packets too.
     let inside = |at: f64| {
-        let mut joined = told.subscribers.iter().filter_map(|one| {
-            let milliseconds = one.connected_ms?;
-            Some(one.began + milliseconds / 1000.0)
-        });
-        let count = joined.by_ref().filter(|since| *since <= at).count();
-        count.max(1) as f64
+        let is_inside = |one: &&Joined| {
+            let since = one.connected_ms.map(|took| one.began + took / 1000.0);
+            since.is_some_and(|since| since <= at)
+        };
+        told.subscribers.iter().filter(is_inside).count().max(1) as f64
     };
     let mut out = format!(
         "### {count} others, so that one part in {} is left\n\n\
@@ -151,10 +140,10 @@ fn table(rivals: &Rivals, count: u32, told: &Told) -> Result<String> {
     for phase in &phases {
         let steps = steps(phase);
         let kind = |of: fn(&Step) -> StepKind| {
-            let all = |steps: &[&Step], value: &dyn Fn(StepKind) -> f64| {
+            let at = |share, value: fn(StepKind) -> f64| {
                 let mut values: Vec<f64> = steps.iter().map(|step| value(of(step))).collect();
                 values.sort_by(f64::total_cmp);
-                values
+                quantile(&values, share)
             };
             // A step in which nothing came counts as nothing.
             let mean = |steps: &[&Step]| {
@@ -162,9 +151,10 @@ fn table(rivals: &Rivals, count: u32, told: &Told) -> Result<String> {
                 each.sum::<f64>() / steps.len().max(1) as f64
             };
             let share = 100.0 * mean(&steps) / mean(&before).max(f64::MIN_POSITIVE);
-            let p50 = all(&steps, &|it| it.latency_ms.p50);
-            let p99 = all(&steps, &|it| it.latency_ms.p99);
-            let (middle, worst) = (quantile(&p50, 0.5), quantile(&p99, 1.0));
+            let (middle, worst) = (
+                at(0.5, |it| it.latency_ms.p50),
+                at(1.0, |it| it.latency_ms.p99),
+            );
             format!("{share:.1} % | {middle:.1}, {worst:.0}")
         };
         let came: Vec<&Joined> = newcomers()
@@ -182,9 +172,8 @@ fn table(rivals: &Rivals, count: u32, told: &Told) -> Result<String> {
             came.len(),
         );
     }
-    let doubts: Vec<&str> = told.invalid.iter().map(String::as_str).collect();
-    if !doubts.is_empty() {
-        let _ = writeln!(out, "\nNot to be trusted: {}.", doubts.join("; "));
+    if !told.invalid.is_empty() {
+        let _ = writeln!(out, "\nNot to be trusted: {}.", told.invalid.join("; "));
     }
     if let Some(failure) = told.failures.first() {
         let _ = writeln!(

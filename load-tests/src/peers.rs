@@ -19,9 +19,6 @@ use crate::srtp::Profile;
 /// What to compare.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Arguments {
-    /// Terrace's binary
-    #[arg(long)]
-    terrace: PathBuf,
     /// LiveKit's server, if there is one
     #[arg(long)]
     livekit: Option<PathBuf>,
@@ -132,7 +129,7 @@ pub fn compare(arguments: &Arguments) -> Result<()> {
     let mut lines = std::fs::File::create(&lines)
         .with_context(|| format!("can't write {}", lines.display()))?;
     let candidates: Vec<Candidate> = [
-        Some(Candidate::Terrace(arguments.terrace.clone())),
+        Some(arguments.bench.terrace()),
         arguments.livekit.clone().map(Candidate::LiveKit),
         arguments.janus.clone().map(Candidate::Janus),
     ]
