@@ -134,6 +134,7 @@ impl Stage {
             codecs: vec![Codec::Vp8],
             layers: Vec::new(),
             is_red_allowed: true,
+            is_screen: false,
         };
         let commands = [
             Some(Command::Open { connection, role }),

@@ -37,10 +37,7 @@ fn frames(criterion: &mut Criterion) {
         let mut world = World::new(1, link);
         world.add_publisher(false);
         for _ in 0..viewers {
-            world.add_subscriber(Selection {
-                is_enabled: true,
-                quality: Quality::High,
-            });
+            world.add_subscriber(Selection::of(Quality::High));
         }
         world.run(Duration::from_secs(3));
         world.measure();

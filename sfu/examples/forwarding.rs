@@ -15,10 +15,7 @@ fn main() {
     let mut world = World::new(1, Link::default());
     world.add_publisher(false);
     for _ in 0..20 {
-        world.add_subscriber(Selection {
-            is_enabled: true,
-            quality: Quality::High,
-        });
+        world.add_subscriber(Selection::of(Quality::High));
     }
     world.run(Duration::from_secs(3));
     let before = world.totals();

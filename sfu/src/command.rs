@@ -115,6 +115,8 @@ pub struct Publication {
     pub layers: Vec<Layer>,
     /// Whether Opus may come in RED (RFC 2198); false for stereo and end-to-end encrypted sound.
     pub is_red_allowed: bool,
+    /// A shared screen, which goes before cameras on a thin line.
+    pub is_screen: bool,
 }
 
 /// What a subscriber wants of a track.
@@ -124,6 +126,23 @@ pub struct Selection {
     pub is_enabled: bool,
     /// The best layer wanted. A lower one is sent while this one is not there.
     pub quality: Quality,
+    /// Pixels of the place where it is shown, 0 where unknown; the larger picture is the last to
+    /// suffer on a thin line.
+    pub area: u32,
+    /// It goes before others that are not a screen or the speaker's.
+    pub is_pinned: bool,
+}
+
+impl Selection {
+    /// A wish for up to a quality, of a place that nothing is known of.
+    pub fn of(quality: Quality) -> Selection {
+        Selection {
+            is_enabled: true,
+            quality,
+            area: 0,
+            is_pinned: false,
+        }
+    }
 }
 
 /// The two data channels of the LiveKit protocol.
@@ -264,6 +283,11 @@ pub struct LineReport {
     pub bytes_up: u64,
     /// Bytes sent since the last report.
     pub bytes_down: u64,
+    /// What the line from us to the client carries by our estimate, in bits per second; `None` while
+    /// nothing is known.
+    pub available_down: Option<u64>,
+    /// How long packets wait in queues on that way.
+    pub queue_down: Duration,
 }
 
 /// What a shard tells.
@@ -361,7 +385,8 @@ pub enum Event {
         /// The track.
         track: TrackId,
     },
-    /// A subscriber's picture is not sent for now, or is sent again: the processor is full.
+    /// A subscriber's picture is not sent for now, or is sent again: the subscriber's line or the
+    /// processor is full.
     Paused {
         /// The subscriber's connection.
         connection: ConnectionId,
@@ -369,6 +394,14 @@ pub enum Event {
         track: TrackId,
         /// Whether it is sent no more.
         is_paused: bool,
+    },
+    /// The best layer of a picture that is to be sent to anybody, after what lines and the processor
+    /// leave of the wishes: nobody gets what is above it.
+    LayersWanted {
+        /// The track.
+        track: TrackId,
+        /// Its best layer; `None`: nobody gets any.
+        quality: Option<Quality>,
     },
     /// The client opened one of its data channels, or accepted ours.
     ChannelOpen {

@@ -19,6 +19,7 @@ use str0m::media::{Mid, Pt};
 use udp_batch::Burst;
 
 use crate::command::ConnectionId;
+use crate::estimate::Estimate;
 use crate::header::{self, Element, Header};
 use crate::payload::red_primary;
 use crate::rewrite::Numbers;
@@ -75,6 +76,12 @@ const LONGEST: usize = 2048 + ROOM;
 const BURST_BYTES: usize = 256 * 1500;
 const BURST_MESSAGES: usize = 256;
 
+/// Bytes of padding in one packet: the most that their count, a byte, can tell.
+const PADDING: usize = 255;
+
+/// The bit of a header that says that there is padding.
+const PADDED: u8 = 0x20;
+
 /// Seconds between the beginnings of NTP's time and Unix's.
 const NTP_BEFORE_UNIX: f64 = 2_208_988_800.0;
 
@@ -115,6 +122,16 @@ pub(crate) struct Agreed {
     pub(crate) cname: String,
 }
 
+impl Agreed {
+    /// The transport-wide number that a packet was sent with; the next one has the next.
+    fn number(&self, next: &mut u16) -> Option<u16> {
+        self.extensions.transport?;
+        let number = *next;
+        *next = next.wrapping_add(1);
+        Some(number)
+    }
+}
+
 /// A packet as it was sent, for repair.
 #[derive(Debug)]
 pub(crate) struct Sent {
@@ -137,6 +154,8 @@ struct Stream {
     repaired: VecDeque<(u16, Instant)>,
     packets: u32,
     octets: u32,
+    /// Of the last packet.
+    timestamp: u32,
     reported: Option<Instant>,
     reported_packets: u32,
     /// The middle of the NTP time of the last reports, and when they were sent.
@@ -157,6 +176,7 @@ impl Stream {
             repaired: VecDeque::new(),
             packets: 0,
             octets: 0,
+            timestamp: 0,
             reported: None,
             reported_packets: 0,
             reports: VecDeque::new(),
@@ -177,12 +197,14 @@ pub(crate) struct Outlet {
     ended: Vec<u32>,
     /// Of the next packet, over all streams.
     transport_sequence: u16,
+    /// What the line carries.
+    pub(crate) estimate: Estimate,
     round_trip: Option<Duration>,
     sent_bytes: u64,
 }
 
-impl Default for Outlet {
-    fn default() -> Self {
+impl Outlet {
+    pub(crate) fn new(now: Instant) -> Outlet {
         Outlet {
             keys: None,
             path: None,
@@ -191,13 +213,12 @@ impl Default for Outlet {
             pending: Vec::new(),
             ended: Vec::new(),
             transport_sequence: rand::random(),
+            estimate: Estimate::new(now),
             round_trip: None,
             sent_bytes: 0,
         }
     }
-}
 
-impl Outlet {
     pub(crate) fn set_keys(&mut self, keys: Keys) {
         self.keys = Some(keys);
     }
@@ -350,13 +371,14 @@ impl Outlet {
     /// `send`, which empties it.
     pub(crate) fn seal_pending(
         &mut self,
+        now: Instant,
         bursts: &mut Bursts,
         send: &mut impl FnMut(SocketAddr, &mut Burst),
     ) {
         let mut pending = std::mem::take(&mut self.pending);
         if let Some((source, destination, _)) = self.path {
             for one in &pending {
-                bursts.add(source, destination, send, |room| self.seal(one, room));
+                bursts.add(source, destination, send, |room| self.seal(now, one, room));
             }
         }
         pending.clear();
@@ -364,7 +386,7 @@ impl Outlet {
     }
 
     /// Writes and seals a packet at the beginning of `room`; returns its length in bytes.
-    fn seal(&mut self, pending: &Pending, room: &mut [u8]) -> Option<usize> {
+    fn seal(&mut self, now: Instant, pending: &Pending, room: &mut [u8]) -> Option<usize> {
         let Pending { packet, to } = pending;
         let keys = self.keys.as_mut()?;
         let stream = self
@@ -398,8 +420,10 @@ impl Outlet {
         let roll_over = (to.numbers.sequence >> 16) as u32;
         let parts = [&[], payload];
         let length = seal_payload(&keys.sealer, room, begin, roll_over, parts, &to.numbers)?;
-        self.transport_sequence = self.transport_sequence.wrapping_add(1);
+        let number = stream.agreed.number(&mut self.transport_sequence);
+        self.estimate.sent(now, number, length);
         stream.packets = stream.packets.wrapping_add(1);
+        stream.timestamp = to.numbers.timestamp;
         stream.octets = stream.octets.wrapping_add(payload.len() as u32);
         let earned = payload.len() * REPAIR_PERCENT / 100;
         stream.repair_saved = (stream.repair_saved + earned).min(REPAIR_SAVED);
@@ -499,7 +523,62 @@ impl Outlet {
                 continue;
             };
             datagram.truncate(written);
-            self.transport_sequence = self.transport_sequence.wrapping_add(1);
+            let number = stream.agreed.number(&mut self.transport_sequence);
+            self.estimate.sent(now, number, written);
+            stream.repair_sequence += 1;
+            self.sent_bytes += datagram.len() as u64;
+            transmits.push_back(Transmit {
+                source: path.0,
+                destination: path.1,
+                contents: datagram,
+            });
+        }
+    }
+
+    /// Sends the padding of a probe that is due (RFC 3550 §5.1), as packets of repair that hold
+    /// nothing.
+    pub(crate) fn pad(&mut self, now: Instant, transmits: &mut VecDeque<Transmit>) {
+        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
+            return;
+        };
+        let padded = self.streams.iter_mut().find_map(|stream| {
+            let payload_type = stream.agreed.repair_types.first()?.1;
+            let is_told = stream.packets > 0 && stream.agreed.extensions.transport.is_some();
+            let rtx = stream.rtx.filter(|_| is_told)?;
+            Some((stream, payload_type, rtx))
+        });
+        let Some((stream, payload_type, ssrc)) = padded else {
+            return;
+        };
+        while self.estimate.padding(now) > 0 {
+            let header = Header {
+                marker: false,
+                payload_type,
+                sequence: stream.repair_sequence as u16,
+                timestamp: stream.timestamp,
+                ssrc,
+            };
+            let mut datagram = vec![0; ROOM];
+            let transport = self.transport_sequence.to_be_bytes();
+            let elements = [
+                (stream.agreed.extensions.mid, stream.mid.as_bytes()),
+                (stream.agreed.extensions.transport, &transport[..]),
+            ]
+            .map(|(id, value)| Element {
+                id: id.unwrap_or_default(),
+                value,
+            });
+            let two_byte = stream.agreed.two_byte;
+            let Some(begin) = header::write(&mut datagram, &header, &elements, two_byte) else {
+                return;
+            };
+            datagram[0] |= PADDED;
+            datagram.truncate(begin + PADDING + keys.sealer.tag_length());
+            datagram[begin + PADDING - 1] = PADDING as u8;
+            let roll_over = (stream.repair_sequence >> 16) as u32;
+            keys.sealer.seal(begin, roll_over, &mut datagram);
+            let number = stream.agreed.number(&mut self.transport_sequence);
+            self.estimate.sent(now, number, datagram.len());
             stream.repair_sequence += 1;
             self.sent_bytes += datagram.len() as u64;
             transmits.push_back(Transmit {

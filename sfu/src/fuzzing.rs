@@ -61,6 +61,7 @@ fn step(input: &mut Unstructured<'_>) -> Result<Step> {
 /// The input has ended.
 pub fn reports(data: &[u8]) -> Result<()> {
     rtcp::check_read(data);
+    crate::estimate::check_arrivals(data);
     let mut input = Unstructured::new(data);
     let numbers = input.arbitrary()?;
     rtcp::check_written(numbers, &String::from_utf8_lossy(input.take_rest()));

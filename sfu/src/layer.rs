@@ -28,10 +28,7 @@ mod tests {
 
     #[test]
     fn the_best_live_layer_within_the_wish_is_chosen() {
-        let wish = |quality| Selection {
-            is_enabled: true,
-            quality,
-        };
+        let wish = |quality| Selection::of(quality);
         let all = [(Low, true), (Medium, true), (High, true)];
         for (layers, selection, expected) in [
             (all, wish(High), Some(2)),
@@ -56,7 +53,7 @@ mod tests {
                 all,
                 Selection {
                     is_enabled: false,
-                    quality: High,
+                    ..Selection::of(High)
                 },
                 None,
             ),

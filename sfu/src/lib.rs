@@ -12,9 +12,11 @@
 //!   happens at a keyframe.
 //! - Everything kept per connection is bounded by a named constant.
 
+mod allocate;
 mod command;
 pub mod driver;
 mod egress;
+mod estimate;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod header;

@@ -20,6 +20,7 @@ use crate::command::{
     Channel, Codec, ConnectionId, LineReport, Publication, Role, TrackId, TrackKind,
 };
 use crate::egress::{Agreed, ExtensionIds, Outlet};
+use crate::estimate::Budget;
 use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
@@ -155,6 +156,12 @@ pub(crate) struct Peer {
     takes_two_byte: bool,
     /// What is sent to the client as media.
     pub(crate) outlet: Outlet,
+    /// Bits per second of what its line is spent on.
+    pub(crate) spent: u64,
+    /// When it was last given less than before.
+    pub(crate) lowered: Option<Instant>,
+    /// Who speaks, of those it hears, by their connection, and when that was last the loudest.
+    pub(crate) speaker: Option<(ConnectionId, Instant)>,
 }
 
 impl Peer {
@@ -223,7 +230,10 @@ impl Peer {
             line: LineReport::default(),
             total_bytes: (0, 0),
             takes_two_byte: false,
-            outlet: Outlet::default(),
+            outlet: Outlet::new(now),
+            spent: 0,
+            lowered: None,
+            speaker: None,
         }
     }
 
@@ -330,6 +340,31 @@ impl Peer {
         let placed = self.places.iter().filter_map(|place| place.wanted.as_ref());
         let all = placed.chain(&self.wanted);
         all.map(|wanted| wanted.track).collect()
+    }
+
+    /// Every track that is sent on an agreed m-line.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = TrackId> {
+        let placed = self.places.iter().filter_map(|place| place.wanted.as_ref());
+        placed.map(|wanted| wanted.track)
+    }
+
+    /// Notes whose voice is the loudest of those that the client hears; a speaker stays one for a
+    /// while.
+    pub(crate) fn heard_speaking(
+        &mut self,
+        loudest: Option<(u8, ConnectionId)>,
+        stays: Duration,
+        now: Instant,
+    ) {
+        let Some((_, owner)) = loudest else {
+            return;
+        };
+        let is_free = self.speaker.is_none_or(|(speaker, at)| {
+            speaker == owner || now.saturating_duration_since(at) >= stays
+        });
+        if is_free {
+            self.speaker = Some((owner, now));
+        }
     }
 
     /// The parameters agreed for an m-line, in our order.
@@ -898,6 +933,12 @@ impl Peer {
         let bytes_down = stats.peer_bytes_tx + self.outlet.sent_bytes();
         report.bytes_down = bytes_down.saturating_sub(self.total_bytes.1);
         self.total_bytes = (stats.peer_bytes_rx, bytes_down);
+        let estimate = &self.outlet.estimate;
+        report.available_down = match estimate.budget(self.heard) {
+            Budget::Bits(bits) => Some(bits),
+            Budget::Unknown | Budget::Unlimited => None,
+        };
+        report.queue_down = estimate.queue();
         report
     }
 

@@ -2,7 +2,7 @@
 
 use str0m::media::{Mid, Pt};
 
-use crate::command::{ConnectionId, Selection};
+use crate::command::{ConnectionId, Quality, Selection};
 use crate::rewrite::Rewrite;
 use crate::shed::Loss;
 
@@ -14,6 +14,33 @@ pub(crate) struct Mapped {
     pub(crate) target: Option<Pt>,
     /// RED arrives and the subscriber takes none: only the newest block goes on.
     pub(crate) unwrap_red: bool,
+}
+
+/// What the subscriber's line leaves of what is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ceiling {
+    #[default]
+    None,
+    /// No better layer than this.
+    Layer(Quality),
+    Nothing,
+}
+
+impl Ceiling {
+    /// What is sent of what is wanted.
+    pub(crate) fn of(self, selection: Selection) -> Selection {
+        match self {
+            Ceiling::None => selection,
+            Ceiling::Layer(quality) => Selection {
+                quality: selection.quality.min(quality),
+                ..selection
+            },
+            Ceiling::Nothing => Selection {
+                is_enabled: false,
+                ..selection
+            },
+        }
+    }
 }
 
 /// One subscriber of one track.
@@ -31,6 +58,9 @@ pub(crate) struct Subscription {
     pub(crate) mapped: Option<Mapped>,
     /// What is given up of it.
     pub(crate) loss: Loss,
+    pub(crate) ceiling: Ceiling,
+    /// The subscriber was told that nothing is sent.
+    pub(crate) is_paused: bool,
 }
 
 impl Subscription {
@@ -45,6 +75,8 @@ impl Subscription {
             rewrite,
             mapped: None,
             loss: Loss::default(),
+            ceiling: Ceiling::default(),
+            is_paused: false,
         }
     }
 

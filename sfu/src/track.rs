@@ -107,6 +107,53 @@ impl Recent {
     }
 }
 
+/// What a packet adds on the line to its payload, in bytes: headers of IP, UDP and RTP, extensions,
+/// tag.
+const PACKET_OVERHEAD: u64 = 72;
+
+/// How much of the last rate remains after each reading.
+const RATE_SMOOTHING: f64 = 0.7;
+
+/// How many bits per second a layer costs.
+#[derive(Debug, Default)]
+pub(crate) struct RateMeter {
+    bytes: u64,
+    packets: u64,
+    read: Option<Instant>,
+    rate: Option<f64>,
+}
+
+impl RateMeter {
+    pub(crate) fn add(&mut self, payload: usize) {
+        self.bytes += payload as u64;
+        self.packets += 1;
+    }
+
+    /// Takes what came since the last time; to be called a few times a second.
+    pub(crate) fn read(&mut self, now: Instant) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let packets = std::mem::take(&mut self.packets);
+        let Some(since) = self.read.replace(now) else {
+            return;
+        };
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        // What a layer cost is remembered while it is not sent.
+        if seconds <= 0.0 || packets == 0 {
+            return;
+        }
+        let rate = (bytes + PACKET_OVERHEAD * packets) as f64 * 8.0 / seconds;
+        self.rate = Some(match self.rate {
+            Some(before) if before > 0.0 => RATE_SMOOTHING * before + (1.0 - RATE_SMOOTHING) * rate,
+            _ => rate,
+        });
+    }
+
+    /// In bits per second; `None` before there was time to measure.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.rate.map(|rate| rate as u64)
+    }
+}
+
 /// One layer of a track; a track without simulcast has one.
 #[derive(Debug)]
 pub(crate) struct LayerState {
@@ -118,6 +165,7 @@ pub(crate) struct LayerState {
     /// came.
     pub(crate) report: Option<(SystemTime, u32, Instant)>,
     pub(crate) recent: Recent,
+    pub(crate) meter: RateMeter,
     keyframe_asked: Option<Instant>,
 }
 
@@ -130,6 +178,7 @@ impl LayerState {
             last_packet: None,
             report: None,
             recent: Recent::new(kind),
+            meter: RateMeter::default(),
             keyframe_asked: None,
         }
     }
@@ -177,6 +226,10 @@ pub(crate) struct Track {
     places: FxHashMap<ConnectionId, usize>,
     /// Sum and count of RFC 6464 levels since the last report.
     pub(crate) loudness: (u32, u32),
+    /// The best layer that anybody is to be sent, as it was last told.
+    pub(crate) told_wanted: Option<Option<Quality>>,
+    /// How loud it was last, 0 (loudest) to 127; `None` where nothing came.
+    pub(crate) level: Option<u8>,
 }
 
 impl Track {
@@ -192,6 +245,8 @@ impl Track {
             subscriptions: Vec::new(),
             places: FxHashMap::default(),
             loudness: (0, 0),
+            told_wanted: None,
+            level: None,
         }
     }
 

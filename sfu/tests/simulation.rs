@@ -12,10 +12,7 @@ use world::{Link, Reader, World};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn wish(quality: Quality) -> Selection {
-    Selection {
-        is_enabled: true,
-        quality,
-    }
+    Selection::of(quality)
 }
 
 /// A room with one publisher of three layers and `viewers` subscribers.
@@ -77,7 +74,7 @@ fn a_hidden_picture_costs_nothing_and_comes_back_at_a_keyframe() {
         0,
         Selection {
             is_enabled: false,
-            quality: Quality::High,
+            ..Selection::of(Quality::High)
         },
     );
     world.run(SECOND / 10);
@@ -297,6 +294,25 @@ fn media_that_waited_too_long_is_left_out_and_nothing_else() {
     }
     assert!(!shard.is_late(late, &[]));
     assert_eq!(shard.totals().late, 1);
+}
+
+#[test]
+fn pictures_wait_for_their_repair_while_the_shard_is_behind() {
+    let mut world = meeting(6, Link::default(), 2);
+    world.set_waits(Duration::from_millis(150));
+    world.run(SECOND / 10);
+    let before = world.received(0).len();
+    world.run(SECOND / 5);
+    assert_eq!(world.received(0).len(), before, "no picture is sent");
+    world.set_waits(Duration::ZERO);
+    world.run(SECOND);
+    for viewer in 0..2 {
+        let read = Reader::read(world.received(viewer));
+        assert_eq!((read.faults, read.gaps), (Vec::new(), 0), "{viewer}");
+    }
+    let requests = world.keyframe_requests();
+    world.run(SECOND);
+    assert_eq!(world.keyframe_requests(), requests, "nobody is stuck");
 }
 
 #[test]

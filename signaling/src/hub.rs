@@ -521,6 +521,9 @@ impl Hub {
             | Event::CodecChanged {
                 track: TrackId(id), ..
             }
+            | Event::LayersWanted {
+                track: TrackId(id), ..
+            }
             | Event::Ended { track: TrackId(id) } => *id,
         };
         let cell = self.rooms().by_serial.get(&Room::serial_of(id)).cloned();

@@ -13,7 +13,7 @@ use crate::parts::build_server;
 use crate::run::{is_installed, npm_install, run, run_with, target, tools};
 
 /// The version of LiveKit's server that is built: the newest that Go 1.24 compiles.
-const LIVEKIT: &str = "v1.9.9";
+const LIVEKIT: &str = "v1.9.12";
 
 /// Where LiveKit's server is, if it is not on the path.
 const LIVEKIT_VARIABLE: &str = "LIVEKIT_SERVER";

@@ -83,7 +83,7 @@ impl Stage {
         let source = "10.0.0.1:1".parse().unwrap();
         let mut outlet = Outlet {
             path: Some((source, "10.0.0.2:2".parse().unwrap(), now)),
-            ..Outlet::default()
+            ..Outlet::new(now)
         };
         outlet.set_keys(Keys::new(profile, &material, false).unwrap());
         outlet.adopt("0".into(), SSRC, Some(RTX), agreed());
@@ -227,7 +227,8 @@ impl Stage {
                 );
             }
         };
-        self.outlet.seal_pending(&mut self.bursts, &mut take);
+        self.outlet
+            .seal_pending(self.now, &mut self.bursts, &mut take);
         self.bursts.flush(&mut take);
         for datagram in sent {
             self.leaves(&datagram);

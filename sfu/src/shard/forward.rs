@@ -13,7 +13,7 @@ use crate::payload::{Vp8, starts_keyframe};
 use crate::peer::{codec_of, passed_on};
 use crate::rewrite::Source;
 use crate::shed::Loss;
-use crate::subscription::Mapped;
+use crate::subscription::{Ceiling, Mapped};
 use crate::track::Packet;
 
 /// SSRCs that a client may send in a connection's life; the engine keeps each. Three layers of a
@@ -29,20 +29,27 @@ impl Shard {
         let mut asked = [false; 8];
         let layers = track.choices(now);
         let is_video = track.publication.kind == TrackKind::Video;
+        let mut best = None;
         for one in &mut track.subscriptions {
-            if is_video {
-                let loss = self.shed.of(one.connection);
-                let was_paused = std::mem::replace(&mut one.loss, loss) == Loss::Everything;
-                let is_paused = loss == Loss::Everything;
-                if was_paused != is_paused {
-                    self.events.push_back(Event::Paused {
-                        connection: one.connection,
-                        track: id,
-                        is_paused,
-                    });
-                }
+            one.loss = if is_video {
+                self.shed.of(one.connection)
+            } else {
+                Loss::Nothing
+            };
+            let wanted = one.loss.of(one.selection);
+            let allowed = one.ceiling.of(wanted);
+            if allowed.is_enabled {
+                best = best.max(Some(allowed.quality));
             }
-            let target = layer::choose(&layers, one.loss.of(one.selection));
+            let target = layer::choose(&layers, allowed);
+            let is_paused = one.loss == Loss::Everything || one.ceiling == Ceiling::Nothing;
+            if is_video && std::mem::replace(&mut one.is_paused, is_paused) != is_paused {
+                self.events.push_back(Event::Paused {
+                    connection: one.connection,
+                    track: id,
+                    is_paused,
+                });
+            }
             if target.is_none() {
                 one.current = None;
             }
@@ -50,6 +57,13 @@ impl Shard {
             if let (true, Some(layer)) = (one.is_waiting(), target) {
                 asked[layer.min(7)] = true;
             }
+        }
+        if is_video && track.told_wanted != Some(best) {
+            track.told_wanted = Some(best);
+            self.events.push_back(Event::LayersWanted {
+                track: id,
+                quality: best,
+            });
         }
         if is_video {
             for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {
@@ -141,6 +155,7 @@ impl Shard {
         let state = &mut track.layers[layer];
         let was_live = state.is_live(now);
         state.last_packet = Some(now);
+        state.meter.add(packet.payload.len());
         if track.is_muted {
             return;
         }
@@ -187,6 +202,7 @@ impl Shard {
             return;
         };
         let clock_rate = track.clock_rate();
+        let waits = self.is_behind && track.publication.kind == TrackKind::Video;
         let mut behind: Vec<Arc<Packet>> = Vec::new();
         let mut late: Vec<(usize, Arc<Packet>)> = Vec::new();
         self.receivers.clear();
@@ -197,6 +213,7 @@ impl Shard {
             let starts = track.subscriptions[at].target == Some(layer)
                 && track.subscriptions[at].current != Some(layer)
                 && packet.starts_keyframe
+                && !waits
                 && track.layers[layer].recent.can_start_with(&packet);
             if starts {
                 let step = track.subscriptions[at].current.and_then(|old| {
@@ -245,7 +262,10 @@ impl Shard {
             let Some(payload_type) = mapped.target else {
                 continue;
             };
-            if let Some(numbers) = one.rewrite.number(&packet) {
+            // One that waits has its number too, by which its receiver asks for it.
+            if let Some(numbers) = one.rewrite.number(&packet)
+                && !waits
+            {
                 self.receivers.push(Outgoing {
                     connection: one.connection,
                     mid,
@@ -304,9 +324,8 @@ impl Shard {
         let mut levels = Vec::new();
         for track in self.tracks.values_mut() {
             let (sum, count) = std::mem::take(&mut track.loudness);
-            if let Some(level) = sum.checked_div(count) {
-                levels.push((track.id, level as u8));
-            }
+            track.level = sum.checked_div(count).map(|level| level as u8);
+            levels.extend(track.level.map(|level| (track.id, level)));
         }
         let is_loud = !levels.is_empty();
         if is_loud || self.was_loud {

@@ -4,6 +4,7 @@
 //! everything by [`Shard::flush`] and [`Shard::poll_event`] and call again no later than
 //! [`Shard::deadline`].
 
+mod budget;
 mod forward;
 mod negotiate;
 mod report;
@@ -35,6 +36,10 @@ const AUDIO_LEVEL_INTERVAL: Duration = Duration::from_millis(200);
 /// further behind, and a voice is better with gaps than late. Longer than a processor is away for a
 /// moment.
 const LATE: Duration = Duration::from_millis(250);
+
+/// While what is looked at waited longer than this, pictures wait for their repair, so that all the
+/// time there is goes to sound. Half of what a jitter buffer of sound holds at most.
+const BEHIND: Duration = Duration::from_millis(100);
 
 /// How often dead layers, silent clients and waiting subscribers are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -139,6 +144,8 @@ pub struct Shard {
     by_fragment: HashMap<String, ConnectionId>,
     by_address: HashMap<SocketAddr, ConnectionId>,
     wheel: Wheel,
+    /// Of the last input.
+    now: Instant,
     transmits: VecDeque<Transmit>,
     /// Connections with packets that wait to be sealed.
     to_seal: Vec<ConnectionId>,
@@ -148,10 +155,15 @@ pub struct Shard {
     /// Connections written to in this turn and not drained yet.
     written: BTreeSet<ConnectionId>,
     receivers: Vec<Outgoing>,
+    /// Connections whose line is being probed, and when padding is due next.
+    probed: Vec<ConnectionId>,
+    next_padding: Instant,
     next_sweep: Instant,
     next_levels: Instant,
     was_loud: bool,
     shed: Shed,
+    /// What is looked at now waited for longer than [`BEHIND`].
+    is_behind: bool,
     /// What new connections show, and when it was made.
     certificate: Option<(DtlsCert, Instant)>,
     totals: Totals,
@@ -169,15 +181,19 @@ impl Shard {
             by_fragment: HashMap::new(),
             by_address: HashMap::new(),
             wheel: Wheel::new(now),
+            now,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             engine_events: VecDeque::new(),
             written: BTreeSet::new(),
             receivers: Vec::new(),
+            probed: Vec::new(),
+            next_padding: now,
             next_sweep: now + SWEEP_INTERVAL,
             next_levels: now + AUDIO_LEVEL_INTERVAL,
             was_loud: false,
             shed: Shed::default(),
+            is_behind: false,
             certificate: None,
             totals: Totals::default(),
         }
@@ -207,7 +223,8 @@ impl Shard {
         }
         for id in self.to_seal.drain(..) {
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.outlet.seal_pending(&mut self.bursts, &mut counted);
+                peer.outlet
+                    .seal_pending(self.now, &mut self.bursts, &mut counted);
             }
         }
         self.bursts.flush(&mut counted);
@@ -231,7 +248,10 @@ impl Shard {
 
     /// When [`Shard::advance`] is due.
     pub fn deadline(&self) -> Instant {
-        let own = self.next_sweep.min(self.next_levels);
+        let mut own = self.next_sweep.min(self.next_levels);
+        if !self.probed.is_empty() {
+            own = own.min(self.next_padding);
+        }
         self.wheel.next().map_or(own, |next| own.min(next))
     }
 
@@ -251,10 +271,11 @@ impl Shard {
 
     /// Whether a datagram that waited so long in the kernel is media that comes too late for anybody.
     /// It is counted then, and not to be given to [`Shard::receive`]: checks and reports are what
-    /// holds a connection.
+    /// holds a connection. To be called before [`Shard::receive`] where the time is known.
     pub fn is_late(&mut self, waited: Duration, datagram: &[u8]) -> bool {
         let is_media = matches!(datagram, [128..=191, ..]) && !report::is_report(datagram);
         let is_late = waited > LATE && is_media;
+        self.is_behind = waited > BEHIND;
         self.totals.late += u64::from(is_late);
         is_late
     }
@@ -267,6 +288,7 @@ impl Shard {
         destination: SocketAddr,
         datagram: &[u8],
     ) {
+        self.now = now;
         self.totals.datagrams_in += 1;
         self.totals.bytes_in += datagram.len() as u64;
         let Some((id, found_by_name)) = self.owner_of(source, datagram) else {
@@ -331,6 +353,7 @@ impl Shard {
 
     /// Does what is due at `now`.
     pub fn advance(&mut self, now: Instant) {
+        self.now = now;
         while let Some((id, turn)) = self.wheel.due(now) {
             let Some(peer) = self.peers.get_mut(&id) else {
                 continue;
@@ -350,6 +373,9 @@ impl Shard {
             self.conclude(id, outcome, now);
             self.drain(id, now);
         }
+        if !self.probed.is_empty() && now >= self.next_padding {
+            self.pad(now);
+        }
         if now >= self.next_levels {
             self.next_levels = now + AUDIO_LEVEL_INTERVAL;
             self.report_levels();
@@ -363,6 +389,7 @@ impl Shard {
 
     /// Does what it is told.
     pub fn command(&mut self, now: Instant, command: Command) {
+        self.now = now;
         match command {
             Command::Open { connection, role } => {
                 let certificate = self.certificate(now);
@@ -611,6 +638,7 @@ impl Shard {
 
     fn sweep(&mut self, now: Instant) {
         self.report_sent(now);
+        self.share_lines(now);
         self.aim_all(now);
         let mut lost = Vec::new();
         for peer in self.peers.values_mut() {

@@ -52,9 +52,13 @@ impl Shard {
         };
         let mut wanted: Vec<Mid> = Vec::new();
         let mut of_publisher = false;
+        let mut lost = None;
         let (tracks, transmits) = (&self.tracks, &mut self.transmits);
+        let is_behind = self.is_behind;
         // What does not fit ends the reading; what was read counts.
         let _ = rtcp::read(&compound, |told| match told {
+            // What is missing is asked for again when there is time for it.
+            Told::Missing { .. } if is_behind => {}
             Told::Missing { ssrc, sequences } => {
                 let track = peer.outlet.mid_of(ssrc).and_then(|mid| peer.sent_on(mid));
                 if let Some(track) = track {
@@ -75,12 +79,18 @@ impl Shard {
                     let loss = f32::from(reception.lost) / 256.0;
                     let worst = peer.line.loss_down.unwrap_or(0.0).max(loss);
                     peer.line.loss_down = Some(worst);
+                    lost = Some(lost.unwrap_or(0.0_f32).max(loss));
                 }
             }
             Told::OfPublisher | Told::Goodbye { .. } => of_publisher = true,
-            Told::Arrivals(_) | Told::Estimate(_) => {}
+            Told::Arrivals(body) => peer.outlet.estimate.arrivals(now, body),
+            Told::Estimate(rate) => peer.outlet.estimate.receiver_estimate(now, rate),
         });
+        if let Some(share) = lost {
+            peer.outlet.estimate.lost(now, f64::from(share));
+        }
         let is_for_engine = of_publisher && peer.is_publishing();
+        self.give_way(id, now);
         for mid in wanted {
             self.keyframe_wanted(id, mid, now);
         }

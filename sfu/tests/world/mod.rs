@@ -119,6 +119,7 @@ pub(crate) struct World {
     events: Vec<Event>,
     keyframe_requests: usize,
     last_answer: String,
+    waits: Duration,
 }
 
 // What happens inside these is counted by `cargo xtask bench instructions`.
@@ -197,7 +198,14 @@ impl World {
             events: Vec::new(),
             keyframe_requests: 0,
             last_answer: String::new(),
+            waits: Duration::ZERO,
         }
+    }
+
+    /// From now on datagrams wait for so long before the shard looks at them.
+    #[allow(dead_code, reason = "not for benches/hot.rs")]
+    pub(crate) fn set_waits(&mut self, waits: Duration) {
+        self.waits = waits;
     }
 
     fn client(&mut self) -> usize {
@@ -246,6 +254,7 @@ impl World {
             codecs: vec![Codec::Vp8],
             layers: Vec::new(),
             is_red_allowed: true,
+            is_screen: false,
         };
         self.command(Command::Publish {
             connection: id,
@@ -310,13 +319,7 @@ impl World {
             connection,
             role: Role::Single,
         });
-        self.subscribe(
-            connection,
-            Selection {
-                is_enabled: true,
-                quality: Quality::High,
-            },
-        );
+        self.subscribe(connection, Selection::of(Quality::High));
         self.offer_places(at);
         self.viewers.len() - 1
     }
@@ -341,10 +344,7 @@ impl World {
             connection: self.clients[at].id,
             mid: self.clients[at].place.clone(),
             track,
-            selection: Selection {
-                is_enabled: true,
-                quality: Quality::High,
-            },
+            selection: Selection::of(Quality::High),
         };
         self.command(command);
     }
@@ -389,13 +389,7 @@ impl World {
 
     pub(crate) fn resubscribe(&mut self, viewer: usize) {
         let connection = self.clients[self.viewers[viewer]].id;
-        self.subscribe(
-            connection,
-            Selection {
-                is_enabled: true,
-                quality: Quality::High,
-            },
-        );
+        self.subscribe(connection, Selection::of(Quality::High));
     }
 
     /// The m-lines of the shard's last offer.
@@ -522,6 +516,9 @@ impl World {
             match flight.client {
                 None => {
                     let (source, server) = (flight.source, self.server);
+                    if self.shard.is_late(self.waits, &flight.bytes) {
+                        continue;
+                    }
                     if self.is_measured {
                         let begin = Instant::now();
                         measured_receive(&mut self.shard, self.now, source, server, &flight.bytes);

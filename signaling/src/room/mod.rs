@@ -1506,6 +1506,7 @@ impl Room {
                 track,
                 is_paused,
             } => self.stream_paused(connection, track, is_paused),
+            Event::LayersWanted { track, quality } => self.layers_wanted(track, quality),
             Event::ChannelOpen { .. } => {}
             Event::Data {
                 connection,

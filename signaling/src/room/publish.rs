@@ -29,6 +29,8 @@ pub struct Track {
     is_live: bool,
     was_subscribed: bool,
     pub(super) layers: Vec<Layer>,
+    /// The best layer that is to be sent to anybody, as the media core last told.
+    pub(super) wanted: Option<Quality>,
     /// The best layer that the publisher was last told somebody wants; `None` is none at all.
     pub(super) told_wanted: Option<Quality>,
     /// Since when less than that is wanted.
@@ -267,6 +269,7 @@ impl Room {
                 codecs,
                 layers: layers.clone(),
                 is_red_allowed: is_audio && !request.disable_red,
+                is_screen: request.source == TrackSource::ScreenShare as i32,
             },
         });
         if is_muted {
@@ -285,6 +288,7 @@ impl Room {
                 is_live: false,
                 was_subscribed: false,
                 layers,
+                wanted: Some(Quality::High),
                 told_wanted: Some(Quality::High),
                 less_wanted_since: None,
             },

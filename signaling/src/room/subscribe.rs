@@ -28,6 +28,8 @@ pub(super) struct Settings {
     quality: i32,
     width: u32,
     height: u32,
+    /// More than 0: before others, on a thin line.
+    priority: u32,
 }
 
 /// Whom a publisher lets have its tracks.
@@ -87,10 +89,7 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
         } else {
             Quality::High
         };
-        return Selection {
-            is_enabled: true,
-            quality,
-        };
+        return Selection::of(quality);
     };
     let off = settings.quality == proto::VideoQuality::Off as i32;
     let quality = if settings.width > 0 && settings.height > 0 {
@@ -105,6 +104,8 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
     Selection {
         is_enabled: !settings.is_disabled && !off,
         quality,
+        area: settings.width.saturating_mul(settings.height),
+        is_pinned: settings.priority > 0,
     }
 }
 
@@ -324,6 +325,7 @@ impl Room {
             quality: update.quality,
             width: update.width,
             height: update.height,
+            priority: update.priority,
         };
         for id in self.tracks_by_sid(update.track_sids.iter()) {
             if let Some(participant) = self.participants.get_mut(&key) {
@@ -341,6 +343,7 @@ impl Room {
                     quality: proto::VideoQuality::High as i32,
                     width: 0,
                     height: 0,
+                    priority: 0,
                 });
                 settings.is_disabled = true;
             }
@@ -370,9 +373,6 @@ impl Room {
                 track: id,
                 selection,
             });
-            if selection.is_enabled {
-                self.tell_wanted_layers_up(id, selection.quality);
-            }
         }
     }
 
@@ -475,13 +475,15 @@ impl Room {
 
     // ---- what publishers need not send --------------------------------------------------------
 
-    /// More wanted than was told: the publisher hears of it at once.
-    fn tell_wanted_layers_up(&mut self, id: TrackId, wanted: Quality) {
+    /// The media core tells the best layer that is to be sent to anybody. More than the publisher was
+    /// told: it hears of it at once.
+    pub(super) fn layers_wanted(&mut self, id: TrackId, wanted: Option<Quality>) {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        if track.is_video() && track.is_live() && Some(wanted) > track.told_wanted {
-            track.told_wanted = Some(wanted);
+        track.wanted = wanted;
+        if track.is_live() && wanted > track.told_wanted {
+            track.told_wanted = wanted;
             track.less_wanted_since = None;
             self.tell_wanted(id);
         }
@@ -489,39 +491,25 @@ impl Room {
 
     /// Less wanted for long enough: the publisher hears of it.
     pub(super) fn tell_wanted_layers(&mut self, now: Instant) {
-        let mut best: HashMap<TrackId, Quality> = HashMap::new();
-        for (id, subscription) in self.participants.values().flat_map(|p| &p.subscriptions) {
-            if subscription.selection.is_enabled {
-                let quality = subscription.selection.quality;
-                let best = best.entry(*id).or_insert(quality);
-                *best = (*best).max(quality);
+        let mut changed = Vec::new();
+        let videos = self.tracks.iter_mut();
+        for (id, track) in videos.filter(|(_, track)| track.is_video() && track.is_live()) {
+            if track.wanted == track.told_wanted {
+                track.less_wanted_since = None;
+                continue;
+            }
+            let since = *track.less_wanted_since.get_or_insert(now);
+            // More was wanted before the track was live.
+            if track.wanted > track.told_wanted
+                || now.saturating_duration_since(since) >= LAYER_HOLD
+            {
+                track.told_wanted = track.wanted;
+                track.less_wanted_since = None;
+                changed.push(*id);
             }
         }
-        let videos: Vec<_> = self
-            .tracks
-            .iter()
-            .filter(|(_, track)| track.is_video() && track.is_live())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in videos {
-            let wanted = best.get(&id).copied();
-            let Some(track) = self.tracks.get_mut(&id) else {
-                continue;
-            };
-            if let Some(more) = wanted
-                && wanted > track.told_wanted
-            {
-                self.tell_wanted_layers_up(id, more);
-            } else if wanted == track.told_wanted {
-                track.less_wanted_since = None;
-            } else {
-                let since = *track.less_wanted_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= LAYER_HOLD {
-                    track.told_wanted = wanted;
-                    track.less_wanted_since = None;
-                    self.tell_wanted(id);
-                }
-            }
+        for id in changed {
+            self.tell_wanted(id);
         }
     }
 

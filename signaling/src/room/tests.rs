@@ -630,32 +630,28 @@ fn the_layer_follows_the_size_and_disabling_stops() {
     world.say(bo, settings(false, 640, 360));
     world.say(bo, settings(false, 640, 360));
     world.say(bo, settings(true, 640, 360));
-    let enabled = |quality| Selection {
-        is_enabled: true,
-        quality,
+    let enabled = |quality, area| Selection {
+        area,
+        ..Selection::of(quality)
     };
-    let mut off = enabled(Quality::Medium);
-    off.is_enabled = false;
-    assert_eq!(
-        world.selects(),
-        [enabled(Quality::Low), enabled(Quality::Medium), off]
+    let (small, middle) = (
+        enabled(Quality::Low, 320 * 180),
+        enabled(Quality::Medium, 640 * 360),
     );
+    let off = Selection {
+        is_enabled: false,
+        ..middle
+    };
+    assert_eq!(world.selects(), [small, middle, off]);
 }
 
 #[test]
 fn a_layer_that_nobody_wants_is_stopped_after_a_while_and_started_at_once() {
     let mut world = World::new();
-    let (ana, bo) = (world.join(1), world.join(2));
-    let (sid, _) = world.publish(ana);
+    let (ana, _bo) = (world.join(1), world.join(2));
+    let (_, track) = world.publish(ana);
     world.clear();
-    let settings = |width, height| {
-        Request::TrackSetting(proto::UpdateTrackSettings {
-            track_sids: vec![sid.clone()],
-            width,
-            height,
-            ..Default::default()
-        })
-    };
+    let now_wanted = |quality| Event::LayersWanted { track, quality };
     let wanted = |world: &World| {
         world
             .told(ana)
@@ -671,13 +667,17 @@ fn a_layer_that_nobody_wants_is_stopped_after_a_while_and_started_at_once() {
             })
             .last()
     };
-    world.say(bo, settings(320, 180));
+    world.event(now_wanted(Some(Quality::Low)));
     world.pass(Duration::from_millis(500));
     assert_eq!(wanted(&world), None);
     world.pass(LAYER_HOLD);
     assert_eq!(wanted(&world), Some(1));
-    world.say(bo, settings(1280, 720));
+    world.event(now_wanted(Some(Quality::High)));
     assert_eq!(wanted(&world), Some(3));
+    world.event(now_wanted(None));
+    world.pass(Duration::from_millis(500));
+    world.pass(LAYER_HOLD);
+    assert_eq!(wanted(&world), Some(0));
 }
 
 #[test]

@@ -95,10 +95,7 @@ impl Room {
                 (wanted != *shown).then_some((at, *shown, wanted))
             })
             .collect();
-        let selection = Selection {
-            is_enabled: true,
-            quality: Quality::High,
-        };
+        let selection = Selection::of(Quality::High);
         for (at, shown, wanted) in changes {
             let viewer = self.participants.get_mut(&key).expect("found above");
             if let Some(shown) = shown {

@@ -1,0 +1,481 @@
+//! The estimate on simulated lines, beside str0m's own on the same lines.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use str0m::bwe::{Bitrate, BweKind};
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, MediaKind};
+use str0m::net::{DatagramRecv, Protocol, Receive};
+use str0m::rtp::RtpWrite;
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+use super::{Budget, Estimate, OVERHEAD, arrivals};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const FRAME: u32 = 33;
+/// How often the receiver tells what came, in milliseconds; browsers take 50 to 250.
+const FEEDBACK: u32 = 100;
+const PAYLOAD: usize = 1100;
+/// What an encoder makes at most.
+const WANTED: f64 = 4e6;
+
+/// A line with a rate from each moment on, a queue of so much time, and what else it does.
+#[derive(Clone)]
+struct Line {
+    /// From so many seconds on, so many bits per second.
+    rates: Vec<(f64, f64)>,
+    queue_milliseconds: f64,
+    delay_milliseconds: f64,
+    loss: f64,
+    /// At most so many milliseconds more, evenly spread, without overtaking.
+    jitter: f64,
+    /// Another flow's bits per second between two moments in seconds, which yields to nobody.
+    other: Option<(f64, f64, f64)>,
+}
+
+impl Line {
+    fn steady(rate: f64) -> Line {
+        Line {
+            rates: vec![(0.0, rate)],
+            queue_milliseconds: 300.0,
+            delay_milliseconds: 25.0,
+            loss: 0.0,
+            jitter: 0.0,
+            other: None,
+        }
+    }
+
+    fn rate(&self, at: f64) -> f64 {
+        let rate = self.rates.iter().rev().find(|(from, _)| *from <= at);
+        let taken = self
+            .other
+            .filter(|(from, to, _)| (*from..*to).contains(&at));
+        rate.unwrap().1 - taken.map_or(0.0, |(_, _, rate)| rate)
+    }
+}
+
+/// A line in use.
+struct Way {
+    line: Line,
+    random: StdRng,
+    /// When what is queued has left, in seconds.
+    free: f64,
+    last: f64,
+    /// Waits of what was sent, in milliseconds, with when it was sent.
+    waits: Vec<(f64, f64)>,
+}
+
+impl Way {
+    fn new(line: Line) -> Way {
+        Way {
+            line,
+            random: StdRng::seed_from_u64(7),
+            free: 0.0,
+            last: 0.0,
+            waits: Vec::new(),
+        }
+    }
+
+    /// When a datagram of so many bytes arrives that is sent now; `None`: it is lost.
+    fn carry(&mut self, now: f64, bytes: usize) -> Option<f64> {
+        let wait = (self.free - now).max(0.0);
+        if wait * 1000.0 > self.line.queue_milliseconds {
+            return None;
+        }
+        self.waits.push((now, wait * 1000.0));
+        self.free = now + wait + (bytes + OVERHEAD) as f64 * 8.0 / self.line.rate(now);
+        if self.random.random_bool(self.line.loss) {
+            return None;
+        }
+        let jitter = self.line.jitter * self.random.random::<f64>();
+        let arrives = self.free + (self.line.delay_milliseconds + jitter) / 1000.0;
+        self.last = self.last.max(arrives);
+        Some(self.last)
+    }
+
+    fn waited(&self, from: f64) -> (f64, f64) {
+        let mut waits: Vec<f64> = self
+            .waits
+            .iter()
+            .filter(|one| one.0 >= from)
+            .map(|one| one.1)
+            .collect();
+        waits.sort_by(f64::total_cmp);
+        let mean = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
+        (
+            mean,
+            waits.get(waits.len() * 95 / 100).copied().unwrap_or(0.0),
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Outcome {
+    /// Of what the line could have carried of what is wanted, from a moment on.
+    used: f64,
+    mean_wait: f64,
+    /// Of twenty packets one waits longer, in milliseconds.
+    long_wait: f64,
+    /// The estimate each second.
+    estimates: Vec<f64>,
+}
+
+impl Outcome {
+    fn kilobits(&self) -> Vec<f64> {
+        self.estimates.iter().map(|one| one / 1000.0).collect()
+    }
+
+    fn of(way: &Way, media: &[(f64, usize)], from: f64, to: f64, estimates: Vec<f64>) -> Outcome {
+        let bits: f64 = media
+            .iter()
+            .filter(|(at, _)| (from..to).contains(at))
+            .map(|(_, bytes)| *bytes as f64 * 8.0)
+            .sum();
+        let steps = ((to - from) * 100.0) as usize;
+        let could: f64 = (0..steps)
+            .map(|at| way.line.rate(from + at as f64 / 100.0).min(WANTED) / 100.0)
+            .sum();
+        let (mean_wait, long_wait) = way.waited(from);
+        Outcome {
+            used: bits / could / (1.0 - way.line.loss),
+            mean_wait,
+            long_wait,
+            estimates,
+        }
+    }
+}
+
+fn bits(estimate: &Estimate, now: Instant) -> f64 {
+    match estimate.budget(now) {
+        Budget::Bits(rate) => rate as f64,
+        Budget::Unknown | Budget::Unlimited => 500_000.0,
+    }
+}
+
+/// A sender that follows our estimate at once, frame by frame.
+fn ours(line: &Line, seconds: u32, from: f64) -> Outcome {
+    let begin = Instant::now();
+    let mut estimate = Estimate::new(begin);
+    let mut way = Way::new(line.clone());
+    let mut sequence = 65_000_u16;
+    let mut flights: VecDeque<(u16, f64)> = VecDeque::new();
+    let mut came: Vec<(u16, i64)> = Vec::new();
+    let mut told = sequence;
+    let mut feedback: VecDeque<(f64, Vec<u8>)> = VecDeque::new();
+    let mut media = Vec::new();
+    let mut estimates = Vec::new();
+    let mut rest = 0.0;
+    for tick in 0..seconds * 1000 {
+        let now = begin + MILLISECOND * tick;
+        let at = f64::from(tick) / 1000.0;
+        let mut send = |estimate: &mut Estimate, bytes: usize, is_media: bool| {
+            estimate.sent(now, Some(sequence), bytes);
+            if let Some(arrives) = way.carry(at, bytes) {
+                flights.push_back((sequence, arrives));
+                if is_media {
+                    media.push((arrives, bytes + OVERHEAD));
+                }
+            }
+            sequence = sequence.wrapping_add(1);
+        };
+        if tick % FRAME == 0 {
+            let rate = bits(&estimate, now);
+            rest += rate.min(WANTED) * f64::from(FRAME) / 8000.0;
+            while rest > 0.0 {
+                send(&mut estimate, PAYLOAD, true);
+                rest -= (PAYLOAD + OVERHEAD) as f64;
+            }
+        }
+        if tick % 5 == 0 {
+            while estimate.padding(now) > 0 {
+                send(&mut estimate, 280, false);
+            }
+        }
+        while flights.front().is_some_and(|(_, arrives)| *arrives <= at) {
+            let (sequence, arrives) = flights.pop_front().unwrap();
+            came.push((sequence, (arrives * 1e6) as i64 / 250 * 250 + 999_000_000));
+        }
+        if tick % FEEDBACK == 0
+            && let Some((newest, _)) = came.last()
+        {
+            let count = newest.wrapping_sub(told).wrapping_add(1);
+            let mut arrivals = vec![None; usize::from(count)];
+            for (sequence, arrived) in &came {
+                arrivals[usize::from(sequence.wrapping_sub(told))] = Some(*arrived);
+            }
+            let body = arrivals::write(told, &arrivals);
+            told = newest.wrapping_add(1);
+            came.clear();
+            feedback.push_back((at + line.delay_milliseconds / 1000.0, body));
+        }
+        while feedback.front().is_some_and(|(due, _)| *due <= at) {
+            let (_, body) = feedback.pop_front().unwrap();
+            estimate.arrivals(now, &body);
+        }
+        if tick % 250 == 0 {
+            estimate.advance(now);
+        }
+        if tick % 50 == 0 {
+            estimate.probe(now, WANTED as u64);
+        }
+        if tick % 1000 == 0 {
+            estimates.push(bits(&estimate, now));
+        }
+    }
+    Outcome::of(&way, &media, from, f64::from(seconds), estimates)
+}
+
+/// The same with str0m's estimate and pacer.
+fn theirs(line: &Line, seconds: u32, from: f64) -> Outcome {
+    let begin = Instant::now();
+    let addresses = ["10.0.0.1:5000", "10.0.0.2:5000"].map(|one| one.parse().unwrap());
+    let mut ends: Vec<Rtc> = (0..2)
+        .map(|at| {
+            let mut rtc = RtcConfig::new()
+                .set_rtp_mode(true)
+                .enable_bwe((at == 0).then(|| Bitrate::kbps(500)))
+                .build(begin);
+            rtc.add_local_candidate(Candidate::host(addresses[at], "udp").unwrap());
+            rtc
+        })
+        .collect();
+    let mut api = ends[0].sdp_api();
+    let mid = api.add_media(MediaKind::Video, Direction::SendOnly, None, None, None);
+    let (offer, pending) = api.apply().unwrap();
+    let answer: SdpAnswer = ends[1].sdp_api().accept_offer(offer).unwrap();
+    ends[0].sdp_api().accept_answer(pending, answer).unwrap();
+    ends[0]
+        .bwe()
+        .set_bitrate(Bitrate::ZERO, Bitrate::from(WANTED as u64));
+    let mut way = Way::new(line.clone());
+    let mut flights: Vec<(f64, usize, Vec<u8>)> = Vec::new();
+    let mut deadlines = [begin; 2];
+    let mut rate = 500_000.0;
+    let (mut rest, mut sequence, mut media) = (0.0, 1_u64, Vec::new());
+    let mut estimates = Vec::new();
+    // Connecting takes no time of the comparison.
+    let mut connected = None;
+    let mut tick = 0;
+    loop {
+        let now = begin + MILLISECOND * tick;
+        let since = connected.map_or(0, |since| tick - since);
+        let at = f64::from(since) / 1000.0;
+        if since >= seconds * 1000 {
+            break;
+        }
+        let mut touched = [false; 2];
+        if connected.is_some() && since % FRAME == 0 {
+            rest += f64::min(rate, WANTED) * f64::from(FRAME) / 8000.0;
+            while rest > 0.0 {
+                let pt = ends[0].media(mid).unwrap().remote_pts()[0];
+                let mut direct = ends[0].direct_api();
+                let stream = direct.stream_tx_by_mid(mid, None).unwrap();
+                let time = since * 90;
+                let mut payload = vec![0x10, 0];
+                payload.resize(PAYLOAD - 40, 1);
+                let write = RtpWrite::new(pt, sequence.into(), time, now, payload);
+                stream.write_rtp(write);
+                sequence += 1;
+                rest -= (PAYLOAD + OVERHEAD) as f64;
+                touched[0] = true;
+                drain(
+                    &mut ends,
+                    0,
+                    now,
+                    &mut deadlines,
+                    &mut |event| note(event, &mut rate, &mut Vec::new(), at),
+                    &mut |bytes| fly(&mut way, &mut flights, at, connected.is_some(), 1, bytes),
+                );
+            }
+        }
+        for end in 0..2 {
+            if deadlines[end] <= now || touched[end] {
+                ends[end].handle_input(Input::Timeout(now)).unwrap();
+                drain(
+                    &mut ends,
+                    end,
+                    now,
+                    &mut deadlines,
+                    &mut |event| note(event, &mut rate, &mut media, at),
+                    &mut |bytes| {
+                        fly(
+                            &mut way,
+                            &mut flights,
+                            at,
+                            connected.is_some(),
+                            1 - end,
+                            bytes,
+                        )
+                    },
+                );
+            }
+        }
+        let here = f64::from(tick) / 1000.0;
+        let _ = here;
+        let mut due: Vec<(f64, usize, Vec<u8>)> = Vec::new();
+        flights.retain(|one| {
+            let is_due = one.0 <= at || connected.is_none();
+            if is_due {
+                due.push(one.clone());
+            }
+            !is_due
+        });
+        due.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for (_, end, bytes) in due {
+            let receive = Receive {
+                proto: Protocol::Udp,
+                source: addresses[1 - end],
+                destination: addresses[end],
+                contents: DatagramRecv::try_from(&bytes[..]).unwrap(),
+            };
+            ends[end]
+                .handle_input(Input::Receive(now, receive))
+                .unwrap();
+            drain(
+                &mut ends,
+                end,
+                now,
+                &mut deadlines,
+                &mut |event| note(event, &mut rate, &mut media, at),
+                &mut |bytes| {
+                    fly(
+                        &mut way,
+                        &mut flights,
+                        at,
+                        connected.is_some(),
+                        1 - end,
+                        bytes,
+                    )
+                },
+            );
+        }
+        if connected.is_none() && ends.iter().all(Rtc::is_connected) {
+            connected = Some(tick);
+        }
+        if connected.is_some() && since % 1000 == 0 {
+            estimates.push(rate);
+        }
+        tick += 1;
+        assert!(tick < seconds * 1000 + 5000, "never connected");
+    }
+    Outcome::of(&way, &media, from, f64::from(seconds), estimates)
+}
+
+fn note(event: Event, rate: &mut f64, media: &mut Vec<(f64, usize)>, at: f64) {
+    match event {
+        Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) => *rate = estimate.as_f64(),
+        Event::RtpPacket(packet) if packet.payload.len() > 100 => {
+            media.push((at, packet.payload.len() + 40 + OVERHEAD));
+        }
+        _ => {}
+    }
+}
+
+/// Media flies over the line, reports over another that only delays.
+fn fly(
+    way: &mut Way,
+    flights: &mut Vec<(f64, usize, Vec<u8>)>,
+    at: f64,
+    is_connected: bool,
+    to: usize,
+    bytes: Vec<u8>,
+) {
+    let arrives = if to == 1 && is_connected {
+        way.carry(at, bytes.len())
+    } else {
+        Some(at + way.line.delay_milliseconds / 1000.0)
+    };
+    flights.extend(arrives.map(|arrives| (arrives, to, bytes)));
+}
+
+fn drain(
+    ends: &mut [Rtc],
+    end: usize,
+    now: Instant,
+    deadlines: &mut [Instant; 2],
+    note: &mut impl FnMut(Event),
+    fly: &mut impl FnMut(Vec<u8>),
+) {
+    loop {
+        match ends[end].poll_output().unwrap() {
+            Output::Timeout(deadline) => {
+                deadlines[end] = deadline;
+                return;
+            }
+            Output::Transmit(transmit) => fly(transmit.contents.to_vec()),
+            Output::Event(event) => note(event),
+        }
+        let _ = now;
+    }
+}
+
+fn lines() -> Vec<(&'static str, Line)> {
+    let steady = Line::steady;
+    let stepped = Line {
+        rates: vec![(0.0, 3e6), (20.0, 3e5), (40.0, 3e6)],
+        ..steady(0.0)
+    };
+    let lossy = |loss| Line {
+        loss,
+        ..steady(2e6)
+    };
+    vec![
+        ("300 kbit/s", steady(3e5)),
+        ("1 Mbit/s", steady(1e6)),
+        ("3 Mbit/s", steady(3e6)),
+        ("3 Mbit/s, 300 kbit/s, 3 Mbit/s", stepped),
+        ("2 Mbit/s, 2 % loss", lossy(0.02)),
+        ("2 Mbit/s, 5 % loss", lossy(0.05)),
+        ("2 Mbit/s, 15 % loss", lossy(0.15)),
+        ("2 Mbit/s, 30 % loss", lossy(0.3)),
+        (
+            "2 Mbit/s, 20 ms jitter",
+            Line {
+                jitter: 20.0,
+                ..steady(2e6)
+            },
+        ),
+        (
+            "2 Mbit/s, 300 ms round trip",
+            Line {
+                delay_milliseconds: 150.0,
+                ..steady(2e6)
+            },
+        ),
+        (
+            "3 Mbit/s, another flow of 1.5 from 20 to 40 s",
+            Line {
+                other: Some((20.0, 40.0, 1.5e6)),
+                ..steady(3e6)
+            },
+        ),
+    ]
+}
+
+/// Both on every line, for the table of docs/performance.md: `cargo test -p sfu --lib compared --
+/// --nocapture`.
+#[test]
+fn compared() {
+    for (name, line) in lines() {
+        let (ours, theirs) = (ours(&line, 60, 5.0), theirs(&line, 60, 5.0));
+        for (whose, one) in [("ours", &ours), ("str0m", &theirs)] {
+            println!(
+                "| {name} | {whose} | {:.0} % | {:.0} | {:.0} |",
+                100.0 * one.used,
+                one.mean_wait,
+                one.long_wait
+            );
+        }
+        println!("{:.0?}", ours.kilobits());
+        // A hundredth more of the line is not worth the queue that it takes.
+        assert!(
+            ours.used > theirs.used - 0.015,
+            "{name}: {ours:?} {theirs:?}"
+        );
+        let bound = (1.2 * theirs.long_wait).max(80.0);
+        assert!(ours.long_wait < bound, "{name}: {ours:?} {theirs:?}");
+    }
+}

@@ -1,0 +1,273 @@
+//! What each subscriber's line is spent on: the estimate shared among its pictures, and probes where
+//! more is wanted than it is known to carry.
+
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use crate::allocate::{Rank, Wish, allocate};
+use crate::command::{ConnectionId, Quality, TrackId, TrackKind};
+use crate::estimate::Budget;
+use crate::subscription::Ceiling;
+use crate::track::Track;
+
+/// How often the padding of a probe is sent.
+const PADDING_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Who is quieter than this (RFC 6464) is nobody's speaker.
+const LOUD: u8 = 50;
+
+/// A speaker stays one for so long after somebody else became the loudest.
+const SPEAKER_STAYS: Duration = Duration::from_secs(2);
+
+/// After a step down nothing is raised for so long.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// A layer that costs so much more than it may, in percent, is no longer sent while the next one's
+/// keyframe is awaited.
+const FAR_OVER_PERCENT: u64 = 120;
+
+/// What a layer that was never seen is taken to cost, of the next lower one, in percent: twice the
+/// width and height.
+const NEXT_PERCENT: u64 = 350;
+
+/// What a track of sound costs, in bits per second, before it is measured.
+const SOUND: u64 = 40_000;
+
+/// A picture among those that a subscriber wants.
+struct Picture {
+    track: TrackId,
+    /// The layers behind the wish's steps.
+    steps: Vec<(usize, Quality)>,
+    current: Option<usize>,
+    is_paused: bool,
+}
+
+/// What a subscriber is sent, and what it might be.
+#[derive(Default)]
+struct Bill {
+    sound: u64,
+    /// Of the best steps of all pictures.
+    needed: u64,
+    pictures: Vec<Picture>,
+    wishes: Vec<Wish>,
+    /// The owner of the loudest voice.
+    loudest: Option<(u8, ConnectionId)>,
+}
+
+impl Shard {
+    /// Reads the meters and shares every subscriber's line.
+    pub(super) fn share_lines(&mut self, now: Instant) {
+        for layer in self.tracks.values_mut().flat_map(|track| &mut track.layers) {
+            layer.meter.read(now);
+        }
+        let subscribers: Vec<ConnectionId> = self.peers.keys().copied().collect();
+        for id in subscribers {
+            self.share_line(id, now);
+        }
+    }
+
+    /// Shares a subscriber's line at once where it carries less than is sent; the tracks concerned are
+    /// aimed anew.
+    pub(super) fn give_way(&mut self, id: ConnectionId, now: Instant) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        if let Budget::Bits(budget) = peer.outlet.estimate.budget(now)
+            && budget < peer.spent
+        {
+            for track in self.share_line(id, now) {
+                self.aim(track, now);
+            }
+        }
+    }
+
+    fn bill(&self, id: ConnectionId) -> Bill {
+        let mut bill = Bill::default();
+        let Some(peer) = self.peers.get(&id) else {
+            return bill;
+        };
+        for track_id in peer.sent() {
+            let Some(track) = self.tracks.get(&track_id) else {
+                continue;
+            };
+            let Some(one) = track.of(id) else {
+                continue;
+            };
+            if track.publication.kind == TrackKind::Audio {
+                let rate = track.layers.first().and_then(|layer| layer.meter.rate());
+                bill.sound += if track.is_muted {
+                    0
+                } else {
+                    rate.unwrap_or(SOUND)
+                };
+                if let Some(level) = track.level.filter(|level| *level < LOUD) {
+                    let heard = (level, track.owner);
+                    bill.loudest = Some(bill.loudest.map_or(heard, |one| one.min(heard)));
+                }
+                continue;
+            }
+            let wanted = one.loss.of(one.selection);
+            if !wanted.is_enabled || track.is_muted {
+                continue;
+            }
+            let steps = steps(track, wanted.quality);
+            let place = |layer: usize| steps.iter().position(|(of, _, _)| *of == layer);
+            let current = one.current.or(one.target).and_then(place);
+            bill.needed += steps.last().map_or(0, |(_, _, bits)| *bits);
+            bill.wishes.push(Wish {
+                rank: rank(track, peer.speaker, one.selection.is_pinned),
+                area: one.selection.area,
+                steps: steps.iter().map(|(_, _, bits)| *bits).collect(),
+                current,
+            });
+            bill.pictures.push(Picture {
+                track: track_id,
+                steps: steps
+                    .into_iter()
+                    .map(|(layer, quality, _)| (layer, quality))
+                    .collect(),
+                current,
+                is_paused: one.ceiling == Ceiling::Nothing,
+            });
+        }
+        bill
+    }
+
+    /// Sets what a subscriber's line leaves of each picture; returns the tracks for which it changed.
+    fn share_line(&mut self, id: ConnectionId, now: Instant) -> Vec<TrackId> {
+        let bill = self.bill(id);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return Vec::new();
+        };
+        peer.heard_speaking(bill.loudest, SPEAKER_STAYS, now);
+        peer.outlet.estimate.advance(now);
+        let budget = peer.outlet.estimate.budget(now);
+        let lost = 1.0 + peer.outlet.estimate.loss();
+        let given = match budget {
+            Budget::Unlimited => None,
+            Budget::Unknown => Some(bill.wishes.iter().map(|_| Some(0)).collect()),
+            Budget::Bits(bits) => {
+                // What is lost is sent again.
+                let left = ((bits as f64 / lost) as u64).saturating_sub(bill.sound);
+                let mut given = allocate(left, &bill.wishes);
+                let holds = peer
+                    .lowered
+                    .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+                let pictures = given.iter_mut().zip(&bill.pictures);
+                for (given, picture) in pictures.filter(|_| holds) {
+                    if picture.is_paused {
+                        *given = None;
+                    } else if picture.current.is_some() {
+                        *given = (*given).min(picture.current);
+                    }
+                }
+                Some(given)
+            }
+        };
+        let given: Option<Vec<Option<usize>>> = given;
+        let is_short = given.as_ref().is_some_and(|given| {
+            let is_less = |(wish, given): (&Wish, &Option<usize>)| {
+                !wish.steps.is_empty() && *given != Some(wish.steps.len() - 1)
+            };
+            bill.wishes.iter().zip(given).any(is_less)
+        });
+        peer.spent = bill.sound;
+        let mut changed = Vec::new();
+        let mut is_lower = false;
+        for (at, picture) in bill.pictures.iter().enumerate() {
+            let given = given.as_ref().map(|given| given[at]);
+            let ceiling = match given {
+                None => Ceiling::None,
+                Some(None) if picture.steps.is_empty() => Ceiling::None,
+                Some(None) => Ceiling::Nothing,
+                Some(Some(step)) => match picture.steps.get(step) {
+                    Some((_, quality)) if step + 1 < picture.steps.len() => {
+                        Ceiling::Layer(*quality)
+                    }
+                    _ => Ceiling::None,
+                },
+            };
+            let bits = &bill.wishes[at].steps;
+            peer.spent += given
+                .map_or(picture.current, |given| given)
+                .and_then(|step| bits.get(step))
+                .copied()
+                .unwrap_or(0);
+            is_lower |= given.is_some_and(|given| given < picture.current);
+            let Some(one) = self
+                .tracks
+                .get_mut(&picture.track)
+                .and_then(|track| track.subscription(id))
+            else {
+                continue;
+            };
+            if one.ceiling != ceiling {
+                one.ceiling = ceiling;
+                changed.push(picture.track);
+            }
+            let given = given.flatten();
+            if let (Some(current), Some(given)) = (picture.current, given)
+                && given < current
+                && bits[current] * 100 > bits[given] * FAR_OVER_PERCENT
+                && matches!(budget, Budget::Bits(_))
+            {
+                // Until the lower layer's keyframe the line would be overrun.
+                one.current = None;
+            }
+        }
+        if is_lower {
+            peer.lowered = Some(now);
+        }
+        if (is_short || budget == Budget::Unknown) && !bill.wishes.is_empty() {
+            let needed = ((bill.needed + bill.sound) as f64 * lost) as u64;
+            peer.outlet.estimate.probe(now, needed);
+            if peer.outlet.estimate.is_probing(now) && !self.probed.contains(&id) {
+                self.probed.push(id);
+                self.next_padding = now;
+            }
+        }
+        changed
+    }
+
+    /// Sends what is due of the probes under way.
+    pub(super) fn pad(&mut self, now: Instant) {
+        let (peers, transmits) = (&mut self.peers, &mut self.transmits);
+        self.probed.retain(|id| {
+            let Some(peer) = peers.get_mut(id) else {
+                return false;
+            };
+            peer.outlet.pad(now, transmits);
+            peer.outlet.estimate.is_probing(now)
+        });
+        self.next_padding = now + PADDING_INTERVAL;
+    }
+}
+
+/// The layers that may be sent with what each costs, the cheapest first: those that are not better
+/// than wanted; where none is, the lowest. One that is not there now costs what it did when it was.
+fn steps(track: &Track, wanted: Quality) -> Vec<(usize, Quality, u64)> {
+    let mut layers: Vec<_> = track.layers.iter().enumerate().collect();
+    layers.sort_by_key(|(_, layer)| layer.quality);
+    let count = layers
+        .iter()
+        .filter(|(_, layer)| layer.quality <= wanted)
+        .count();
+    layers.truncate(count.max(1));
+    let mut dearest = 0;
+    let priced = layers.into_iter().map(|(at, layer)| {
+        let guess = dearest * NEXT_PERCENT / 100;
+        dearest = layer.meter.rate().unwrap_or(guess).max(dearest);
+        (at, layer.quality, dearest)
+    });
+    priced.collect()
+}
+
+fn rank(track: &Track, speaker: Option<(ConnectionId, Instant)>, is_pinned: bool) -> Rank {
+    let is_speaker = speaker.is_some_and(|(owner, _)| owner == track.owner);
+    match (track.publication.is_screen, is_speaker, is_pinned) {
+        (true, _, _) => Rank::Screen,
+        (_, true, _) => Rank::Speaker,
+        (_, _, true) => Rank::Pinned,
+        _ => Rank::Other,
+    }
+}
