@@ -58,9 +58,15 @@ pub(crate) fn allocate(budget: u64, wishes: &[Wish]) -> Vec<Option<usize>> {
     let mut given = vec![None; wishes.len()];
     for (place, at) in order.iter().copied().enumerate() {
         let wish = &wishes[at];
-        let price = wish.price(0);
-        let is_last = place == 0 && wish.current.is_some();
-        if price <= left || (is_last && price * LAST_PERCENT / 100 <= left) {
+        let is_first = place == 0;
+        // Nothing less could be sent instead of the most important picture.
+        let price = if is_first {
+            wish.steps[0]
+        } else {
+            wish.price(0)
+        };
+        let is_kept = is_first && wish.current.is_some();
+        if price <= left || (is_kept && price * LAST_PERCENT / 100 <= left) {
             left = left.saturating_sub(price);
             given[at] = Some(0);
         } else {
@@ -114,8 +120,8 @@ mod tests {
         let screen = vec![wish(Other, 900, None), wish(Screen, 100, None)];
         for (budget, wishes, expected) in [
             (0, one(None), vec![None]),
-            (160, one(None), vec![None]),
-            (173, one(None), vec![Some(0)]),
+            (149, one(None), vec![None]),
+            (150, one(None), vec![Some(0)]),
             (150, one(Some(0)), vec![Some(0)]),
             (130, one(Some(0)), vec![Some(0)]),
             (110, one(Some(0)), vec![None]),
@@ -125,7 +131,7 @@ mod tests {
             (499, one(Some(1)), vec![Some(0)]),
             (9999, one(None), vec![Some(2)]),
             // The speaker, the pinned one, the larger, the smaller.
-            (200, four.clone(), vec![None, None, Some(0), None]),
+            (300, four.clone(), vec![None, None, Some(0), None]),
             (400, four.clone(), vec![None, None, Some(0), Some(0)]),
             (520, four.clone(), vec![None, Some(0), Some(0), Some(0)]),
             (690, four.clone(), vec![Some(0), Some(0), Some(0), Some(0)]),

@@ -248,6 +248,9 @@ impl Outlet {
         }
         stream.rtx = rtx;
         stream.agreed = agreed;
+        if stream.agreed.extensions.transport.is_some() {
+            self.estimate.expect_feedback();
+        }
     }
 
     /// Makes an m-line's stream another one: what is sent there from now on has nothing to do with

@@ -35,9 +35,18 @@ const LEAST: f64 = 60_000.0;
 /// Never more: no subscriber is sent that much.
 const MOST: f64 = 100_000_000.0;
 
+/// No probe tries less, if so much is needed.
+const LEAST_PROBE: f64 = 200_000.0;
+
 /// After overuse, so much of what came through. Browsers take 0.85; a queue is emptied here by
 /// [`QUEUE`] besides.
 const DECREASE: f64 = 0.92;
+
+/// Where much less is sent than the rate, overuse says little of the rate: it becomes so much of itself.
+const DECREASE_UNUSED: f64 = 0.85;
+
+/// Less than this part of the rate is much less.
+const UNUSED: f64 = 0.6;
 
 /// Growth in a second while nothing is known of the limit.
 const GROWTH: f64 = 1.08;
@@ -193,6 +202,8 @@ pub(crate) struct Estimate {
     capacity: Capacity,
     decreased: Option<Instant>,
     grown: Option<Instant>,
+    /// The receiver takes transport-wide numbers.
+    is_told: bool,
     first_sent: Option<Instant>,
     first_feedback: Option<Instant>,
     feedback: Option<Instant>,
@@ -223,6 +234,7 @@ impl Estimate {
             capacity: Capacity::default(),
             decreased: None,
             grown: None,
+            is_told: false,
             first_sent: None,
             first_feedback: None,
             feedback: None,
@@ -240,13 +252,18 @@ impl Estimate {
         now.saturating_duration_since(self.begin).as_micros() as i64
     }
 
+    /// The receiver takes transport-wide numbers, and will tell what came.
+    pub(crate) fn expect_feedback(&mut self) {
+        self.is_told = true;
+    }
+
     pub(crate) fn budget(&self, now: Instant) -> Budget {
         if self.is_proven {
             let full = ((self.queue - QUEUE) / QUEUE_FULL).clamp(0.0, 1.0 - QUEUE_LEAVES);
             return Budget::Bits((self.rate * (1.0 - full)) as u64);
         }
         let waits = |since: Instant| now.saturating_duration_since(since) < UNKNOWN_FOR;
-        if self.first_sent.is_some_and(waits) {
+        if self.is_told && self.first_sent.is_none_or(waits) {
             Budget::Unknown
         } else {
             Budget::Unlimited
@@ -402,6 +419,13 @@ impl Estimate {
         self.rate = rate.clamp(LEAST, MOST);
     }
 
+    /// Much less is sent than the rate allows.
+    fn is_unused(&self) -> bool {
+        self.sent
+            .rate()
+            .is_some_and(|sent| sent < UNUSED * self.rate)
+    }
+
     fn adapt(&mut self, now: Instant) {
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let grown = since(self.grown.replace(now)).unwrap_or_default();
@@ -414,9 +438,10 @@ impl Estimate {
                 {
                     return;
                 }
-                self.probes.failed(now);
+                self.probes.wait(now);
                 self.decreased = Some(now);
                 self.is_proven = true;
+                let unused = self.is_unused().then_some(DECREASE_UNUSED * self.rate);
                 let came = self.came_through().unwrap_or(self.rate);
                 if self
                     .capacity
@@ -425,8 +450,10 @@ impl Estimate {
                 {
                     self.capacity = Capacity::default();
                 }
-                self.capacity.add(came);
-                self.set((DECREASE * came).min(self.rate));
+                if unused.is_none() {
+                    self.capacity.add(came);
+                }
+                self.set((DECREASE * came).max(unused.unwrap_or(0.0)).min(self.rate));
             }
             Usage::Under => {}
             Usage::Normal => {
@@ -477,7 +504,8 @@ impl Estimate {
         self.losses.share = share;
         let own = self.losses.own;
         // So far a line that loses as many by itself strays by chance.
-        let chance = 2.0 * (own * (1.0 - own) / count).sqrt();
+        let often = own.max(LOSS / 2.0);
+        let chance = 2.0 * (often * (1.0 - often) / count).sqrt();
         let excess = share - own;
         if excess <= LOSS + chance || !many {
             let weight = if excess < 0.0 { 0.3 } else { 0.1 };
@@ -489,16 +517,23 @@ impl Estimate {
             return;
         }
         self.is_proven = true;
-        self.probes.failed(now);
+        self.probes.wait(now);
         self.decreased = Some(now);
+        let is_unused = self.is_unused();
         let sent = self.sent.rate().unwrap_or(self.rate);
         let came = self.came.rate().unwrap_or(sent);
-        if self.queue > LOSS_QUEUE || share > LOSS_OWN_MOST + LOSS {
+        let is_ours = self.queue > LOSS_QUEUE || share > LOSS_OWN_MOST + LOSS;
+        if is_ours && !is_unused {
             self.set((0.95 * came).min(self.rate));
             return;
         }
         self.losses.windows += 1;
-        self.set(self.rate.min(sent) * (1.0 - 0.5 * excess));
+        let from = if is_unused {
+            self.rate
+        } else {
+            self.rate.min(sent)
+        };
+        self.set(from * (1.0 - 0.5 * excess));
         if self.losses.windows >= LOSS_OWN_AFTER {
             self.losses.own = share.min(LOSS_OWN_MOST);
             self.losses.windows = 0;
@@ -551,7 +586,8 @@ impl Estimate {
         }
         let has_feedback = self.feedback.is_some();
         if let Some(factor) = self.probes.due(now, has_feedback) {
-            let rate = (1.2 * needed).min(factor * self.rate.max(LEAST));
+            let most = (factor * self.rate).max(LEAST_PROBE);
+            let rate = (1.2 * needed).min(most);
             let id = self.probes.next_id();
             self.cluster = Some(Cluster::new(id, micros, rate));
         }

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a probe is sent, in microseconds.
+/// How long a probe is sent at least, in microseconds, and how many bits it has.
 const LENGTH: i64 = 40_000;
+const BITS: f64 = 8.0 * 2400.0;
 
 /// After this, what was not told of a probe does not count, in microseconds.
 const PATIENCE: i64 = 1_500_000;
@@ -45,6 +46,7 @@ pub(crate) struct Carried {
 pub(crate) struct Cluster {
     pub(crate) id: u8,
     rate: f64,
+    length: i64,
     began: i64,
     sent_bytes: usize,
     sent_count: u32,
@@ -66,6 +68,7 @@ impl Cluster {
         Cluster {
             id,
             rate,
+            length: LENGTH.max((BITS / rate * 1e6) as i64),
             began: micros,
             sent_bytes: 0,
             sent_count: 0,
@@ -83,7 +86,7 @@ impl Cluster {
     }
 
     pub(crate) fn is_sending(&self, micros: i64) -> bool {
-        micros - self.began < LENGTH
+        micros - self.began < self.length
     }
 
     pub(crate) fn is_over(&self, micros: i64) -> bool {
@@ -195,6 +198,12 @@ impl Schedule {
         self.is_steady = true;
         self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         self.next = Some(now + self.pause);
+    }
+
+    /// Not now.
+    pub(crate) fn wait(&mut self, now: Instant) {
+        let next = now + SHORTEST_PAUSE;
+        self.next = Some(self.next.map_or(next, |set| set.max(next)));
     }
 
     /// The line may be another one.

@@ -215,7 +215,7 @@ impl Shard {
                 one.current = None;
             }
         }
-        if is_lower {
+        if is_lower && matches!(budget, Budget::Bits(_)) {
             peer.lowered = Some(now);
         }
         if (is_short || budget == Budget::Unknown) && !bill.wishes.is_empty() {

@@ -16,8 +16,8 @@
     return canvas;
   }
 
-  /** Publishes them; `maxBitrate` makes a picture of so many bits a second, full of noise. */
-  async function publish(room, { width = 640, height = 360, maxBitrate } = {}) {
+  /** Publishes them; `maxBitrate` makes a picture of so many bits a second, full of noise; `simulcast` one in layers. */
+  async function publish(room, { width = 640, height = 360, maxBitrate, simulcast = false } = {}) {
     const { Track } = LivekitClient;
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
@@ -50,7 +50,7 @@
       picture.requestFrame();
     }, 40);
     await room.localParticipant.publishTrack(picture, {
-      source: Track.Source.Camera, simulcast: false, videoCodec: 'vp8',
+      source: Track.Source.Camera, simulcast, videoCodec: 'vp8',
       ...(maxBitrate ? { videoEncoding: { maxBitrate, maxFramerate: 25 } } : {}),
     });
     await room.localParticipant.publishTrack(sink.stream.getAudioTracks()[0], { source: Track.Source.Microphone, dtx: false, red: true });

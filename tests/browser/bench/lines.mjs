@@ -1,0 +1,115 @@
+// What a viewer in Chromium sees and hears over bad lines, by the browser's own statistics and the line's counts. Runs
+// inside one end of a line, the server and the publisher at the other; prints its results as JSON:
+//
+//   line up --config long/lossy.toml -- sh -c 'ip netns exec $LINE_A node bench/lines.mjs'
+
+import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
+import { Line } from '../lib/line.mjs';
+import { Server } from '../lib/server.mjs';
+import { until } from '../lib/waiting.mjs';
+
+/** Between looks, in milliseconds. */
+const LOOK = 200;
+
+/** What the line does, in seconds from the first look on. `towards` the viewer unless said otherwise. */
+const both = (change) => [{ at: 0, set: { delay_ms: 25, loss: 0, rate_kbit: 0, ...change } }];
+const downlink = (...steps) => steps.map(([at, rate_kbit]) => ({ at, set: { direction: 'b_to_a', delay_ms: 25, loss: 0, rate_kbit, queue_ms: 300 } }));
+export const LINES = {
+  'no loss': { seconds: 20, steps: both({}) },
+  '2 % loss': { seconds: 30, steps: both({ loss: 0.02 }) },
+  '5 % loss': { seconds: 30, steps: both({ loss: 0.05 }) },
+  '15 % loss': { seconds: 30, steps: both({ loss: 0.15 }) },
+  '30 % loss': { seconds: 30, steps: both({ loss: 0.3 }) },
+  '300 ms round trip': { seconds: 30, steps: both({ delay_ms: 150 }) },
+  '3 Mbit/s, 300 kbit/s, 3 Mbit/s': { seconds: 60, steps: downlink([0, 3000], [20, 300], [40, 3000]) },
+};
+
+const wanted = process.argv.slice(2);
+const own = new Belongings();
+const results = {};
+try {
+  const line = own.add(await Line.here());
+  const server = own.add(await Server.start({ host: line.host, wrap: line.atOtherEnd }), () => server.stop());
+  const harness = own.add(await serveHarness());
+  const prepare = async (page) => {
+    await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
+    await page.context().grantPermissions(['local-network-access']);
+  };
+  const common = { server, harnessUrl: harness.url, room: 'lines', camera: false, microphone: false, prepare };
+  const sender = own.add(
+    await Participant.join({ ...common, number: 1, identity: 'sender', executable: line.wrap(CHROMIUM) }),
+    () => sender.leave(),
+  );
+  await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
+  for (const [name, { seconds, steps }] of Object.entries(LINES)) {
+    if (wanted.length && !wanted.some((word) => name.includes(word))) continue;
+    await line.set({ ...steps[0].set });
+    const viewer = await Participant.join({ ...common, number: 2, identity: 'viewer' });
+    try {
+      results[name] = await watch(viewer, sender, line, seconds, steps);
+    } finally {
+      await viewer.leave();
+      await line.set({ delay_ms: 25, loss: 0, rate_kbit: 0 });
+    }
+    process.stderr.write(`${name}: ${JSON.stringify({ ...results[name], looks: undefined })}\n`);
+    if (process.env.LOOKS) for (const look of results[name].looks) process.stderr.write(`${JSON.stringify(look)}\n`);
+  }
+} finally {
+  await own.closeAll();
+}
+console.log(JSON.stringify(results));
+
+async function watch(viewer, sender, line, seconds, steps) {
+  const report = () => viewer.evaluate(() => window.receiving.reports(window.room, 'sender'));
+  await until('the viewer sees', async () => (await report()).camera?.inbound?.framesDecoded > 5, { patience: 30_000 });
+  const looks = [];
+  let rate = steps[0].set.rate_kbit ?? 0;
+  let delay = steps[0].set.delay_ms;
+  const left = steps.slice(1);
+  const begin = Date.now();
+  const before = await report();
+  const hears = [];
+  let last = before.microphone.inbound;
+  for (let at = 0; at < seconds; ) {
+    await new Promise((done) => setTimeout(done, LOOK));
+    at = (Date.now() - begin) / 1000;
+    if (left.length && left[0].at <= at) {
+      const [{ set }] = left.splice(0, 1);
+      await line.set(set);
+      ({ rate_kbit: rate = rate, delay_ms: delay = delay } = set);
+    }
+    const [{ camera, microphone }, { b_to_a: counts }] = await Promise.all([report(), line.counts()]);
+    const picture = camera.inbound;
+    const sound = microphone.inbound;
+    const samples = sound.totalSamplesReceived - last.totalSamplesReceived;
+    hears.push([at, samples > 0 ? (sound.concealedSamples - last.concealedSamples) / samples : 1]);
+    last = sound;
+    const queue = rate ? Math.max(0, Math.round((counts.waiting.bytes * 8) / rate - delay)) : 0;
+    looks.push({ at: Math.round(at * 10) / 10, width: picture.frameWidth, fps: picture.framesPerSecond ?? 0, decoded: picture.framesDecoded, frozen: picture.totalFreezesDuration, queue, bytes: counts.delivered.bytes });
+  }
+  const after = await report();
+  const of = (kind, field) => (after[kind].inbound[field] ?? 0) - (before[kind].inbound[field] ?? 0);
+  const queues = looks.map((look) => look.queue).toSorted((a, b) => a - b);
+  let stall = 0;
+  let began = null;
+  for (const [at, share] of hears) {
+    if (share < 0.9) began = null;
+    else stall = Math.max(stall, at - (began ??= at - LOOK / 1000));
+  }
+  const widths = [];
+  for (const { at, width } of looks) if (widths.at(-1)?.[1] !== width) widths.push([at, width]);
+  return {
+    concealed: of('microphone', 'concealedSamples') / of('microphone', 'totalSamplesReceived'),
+    silentConcealed: of('microphone', 'silentConcealedSamples') / of('microphone', 'totalSamplesReceived'),
+    stall: Math.round(stall * 10) / 10,
+    freezes: of('camera', 'freezeCount'),
+    frozen: of('camera', 'totalFreezesDuration'),
+    frames: of('camera', 'framesDecoded') / seconds,
+    repaired: of('camera', 'retransmittedPacketsReceived'),
+    lost: of('camera', 'packetsLost'),
+    received: of('camera', 'packetsReceived'),
+    queue: [queues[Math.floor(queues.length / 2)], queues[Math.floor(queues.length * 0.95)], queues.at(-1)],
+    widths,
+    looks,
+  };
+}
