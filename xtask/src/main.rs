@@ -6,6 +6,7 @@ mod demo;
 mod install;
 mod instructions;
 mod inventory;
+mod lines;
 mod page;
 mod parts;
 mod peers;
@@ -23,6 +24,8 @@ cargo xtask bench crowd          measure what thousands of participants cost sig
 cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and Janus, for docs/performance.md
 cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
 cargo xtask bench overload [..]  measure what Terrace gives up when its processor is full, for docs/performance.md
+cargo xtask bench estimate       simulate what the estimate makes of lines, for docs/performance.md
+cargo xtask bench lines          measure what a viewer has of bad lines, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
@@ -43,6 +46,8 @@ fn main() -> Result<()> {
         ["bench", "session"] => bench::session(),
         ["bench", "crowd"] => crowd::crowd(),
         ["bench", "instructions"] => instructions::store(),
+        ["bench", "estimate"] => lines::estimate(),
+        ["bench", "lines"] => lines::lines(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["bench", "overload", options @ ..] => peers::overload(options),

@@ -11,10 +11,10 @@ import { until } from '../lib/waiting.mjs';
 /** Between looks, in milliseconds. */
 const LOOK = 200;
 
-/** What the line does, in seconds from the first look on. `towards` the viewer unless said otherwise. */
+/** What the lines do, at so many seconds after the first look. The viewer is at `a`. */
 const both = (change) => [{ at: 0, set: { delay_ms: 25, loss: 0, rate_kbit: 0, ...change } }];
 const downlink = (...steps) => steps.map(([at, rate_kbit]) => ({ at, set: { direction: 'b_to_a', delay_ms: 25, loss: 0, rate_kbit, queue_ms: 300 } }));
-export const LINES = {
+const LINES = {
   'no loss': { seconds: 20, steps: both({}) },
   '2 % loss': { seconds: 30, steps: both({ loss: 0.02 }) },
   '5 % loss': { seconds: 30, steps: both({ loss: 0.05 }) },
@@ -26,7 +26,7 @@ export const LINES = {
 
 const wanted = process.argv.slice(2);
 const own = new Belongings();
-const results = {};
+const results = [];
 try {
   const line = own.add(await Line.here());
   const server = own.add(await Server.start({ host: line.host, wrap: line.atOtherEnd }), () => server.stop());
@@ -46,20 +46,20 @@ try {
     await line.set({ ...steps[0].set });
     const viewer = await Participant.join({ ...common, number: 2, identity: 'viewer' });
     try {
-      results[name] = await watch(viewer, sender, line, seconds, steps);
+      const seen = { name, ...await watch(viewer, line, seconds, steps) };
+      results.push(seen);
+      process.stderr.write(`${JSON.stringify(seen)}\n`);
     } finally {
       await viewer.leave();
       await line.set({ delay_ms: 25, loss: 0, rate_kbit: 0 });
     }
-    process.stderr.write(`${name}: ${JSON.stringify({ ...results[name], looks: undefined })}\n`);
-    if (process.env.LOOKS) for (const look of results[name].looks) process.stderr.write(`${JSON.stringify(look)}\n`);
   }
 } finally {
   await own.closeAll();
 }
 console.log(JSON.stringify(results));
 
-async function watch(viewer, sender, line, seconds, steps) {
+async function watch(viewer, line, seconds, steps) {
   const report = () => viewer.evaluate(() => window.receiving.reports(window.room, 'sender'));
   await until('the viewer sees', async () => (await report()).camera?.inbound?.framesDecoded > 5, { patience: 30_000 });
   const looks = [];
@@ -85,7 +85,7 @@ async function watch(viewer, sender, line, seconds, steps) {
     hears.push([at, samples > 0 ? (sound.concealedSamples - last.concealedSamples) / samples : 1]);
     last = sound;
     const queue = rate ? Math.max(0, Math.round((counts.waiting.bytes * 8) / rate - delay)) : 0;
-    looks.push({ at: Math.round(at * 10) / 10, width: picture.frameWidth, fps: picture.framesPerSecond ?? 0, decoded: picture.framesDecoded, frozen: picture.totalFreezesDuration, queue, bytes: counts.delivered.bytes });
+    looks.push({ at: Math.round(at * 10) / 10, width: picture.frameWidth, queue });
   }
   const after = await report();
   const of = (kind, field) => (after[kind].inbound[field] ?? 0) - (before[kind].inbound[field] ?? 0);
@@ -100,16 +100,13 @@ async function watch(viewer, sender, line, seconds, steps) {
   for (const { at, width } of looks) if (widths.at(-1)?.[1] !== width) widths.push([at, width]);
   return {
     concealed: of('microphone', 'concealedSamples') / of('microphone', 'totalSamplesReceived'),
-    silentConcealed: of('microphone', 'silentConcealedSamples') / of('microphone', 'totalSamplesReceived'),
     stall: Math.round(stall * 10) / 10,
     freezes: of('camera', 'freezeCount'),
     frozen: of('camera', 'totalFreezesDuration'),
     frames: of('camera', 'framesDecoded') / seconds,
     repaired: of('camera', 'retransmittedPacketsReceived'),
-    lost: of('camera', 'packetsLost'),
     received: of('camera', 'packetsReceived'),
     queue: [queues[Math.floor(queues.length / 2)], queues[Math.floor(queues.length * 0.95)], queues.at(-1)],
     widths,
-    looks,
   };
 }
