@@ -470,6 +470,12 @@ impl Estimate {
                 {
                     self.capacity = Capacity::default();
                 }
+                // Before the limit was ever met, what was sent and came in time is carried, whatever
+                // was believed; what comes out of a queue may be more.
+                let carried = self.sent.rate().map_or(0.0, |sent| sent.min(came));
+                if self.capacity.0.is_none() && self.queue < QUEUE / 2.0 && carried > self.rate {
+                    self.set(carried);
+                }
                 let seconds = grown.as_secs_f64().min(1.0);
                 let higher = if self.capacity.bounds().is_some() {
                     let response = (self.round_trip + RESPONSE).as_secs_f64();
@@ -561,10 +567,11 @@ impl Estimate {
         } else {
             self.probes.failed(now);
         }
-        if rate > self.rate || !self.is_proven {
+        if rate > self.rate || !(is_all || self.is_proven) {
             self.set(rate);
         }
-        self.is_proven = true;
+        // Of a first probe that came through whole, only the next one finds the end.
+        self.is_proven |= !is_all;
     }
 
     /// Begins a probe where one is due and more is `needed` than the rate.
@@ -581,7 +588,12 @@ impl Estimate {
             && self.queue < QUEUE
             && self.interrupted.is_none()
             && self.losses.windows == 0;
-        if !is_calm || (self.is_proven && needed < 1.02 * self.rate) {
+        let is_enough = needed < 1.02 * self.rate;
+        if !is_calm || (self.is_proven && is_enough) {
+            return;
+        }
+        if is_enough && self.probes.judged.is_some() {
+            self.is_proven = true;
             return;
         }
         let has_feedback = self.feedback.is_some();
