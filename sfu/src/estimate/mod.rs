@@ -60,8 +60,8 @@ const RESPONSE: Duration = Duration::from_millis(100);
 /// What came through may be exceeded so far, by growing.
 const AHEAD: f64 = 1.5;
 
-/// Without overuse for so long, the first rate counts as proven.
-const PROVEN_AFTER: Duration = Duration::from_secs(1);
+/// For so long after the first feedback the first probes climb, and little is sent.
+const CLIMBS_FOR: Duration = Duration::from_secs(1);
 
 /// Without feedback on what is sent for so long, the line is interrupted.
 const INTERRUPTED_AFTER: Duration = Duration::from_secs(1);
@@ -81,6 +81,9 @@ const SHORTEST_OVER: i64 = 10_000_000;
 /// A queue that takes longer than this is emptied by sending less, the less the longer it is.
 const QUEUE: f64 = 80.0;
 const QUEUE_FULL: f64 = 400.0;
+
+/// With a shorter one, a trend is the receiver's own unrest.
+const LEAST_QUEUE: f64 = 8.0;
 
 /// The least part that is left for sending while a queue is emptied.
 const QUEUE_LEAVES: f64 = 0.5;
@@ -198,7 +201,10 @@ pub(crate) struct Estimate {
     sent: Meter,
     /// Bytes sent in all.
     rate: f64,
-    is_proven: bool,
+    /// More than the rate was tried, and did not come through.
+    is_limited: bool,
+    /// A probe brought all that was needed.
+    is_enough: bool,
     capacity: Capacity,
     decreased: Option<Instant>,
     grown: Option<Instant>,
@@ -230,7 +236,8 @@ impl Estimate {
             came: Meter::default(),
             sent: Meter::default(),
             rate: FIRST,
-            is_proven: false,
+            is_limited: false,
+            is_enough: false,
             capacity: Capacity::default(),
             decreased: None,
             grown: None,
@@ -258,12 +265,17 @@ impl Estimate {
     }
 
     pub(crate) fn budget(&self, now: Instant) -> Budget {
-        if self.is_proven {
+        if self.is_limited {
             let full = ((self.queue - QUEUE) / QUEUE_FULL).clamp(0.0, 1.0 - QUEUE_LEAVES);
             return Budget::Bits((self.rate * (1.0 - full)) as u64);
         }
-        let waits = |since: Instant| now.saturating_duration_since(since) < UNKNOWN_FOR;
-        if self.is_told && self.first_sent.is_none_or(waits) {
+        let waits = |since: Instant, pause| now.saturating_duration_since(since) < pause;
+        let is_unknown = match (self.first_sent, self.first_feedback) {
+            (_, Some(first)) => waits(first, CLIMBS_FOR),
+            (Some(first), None) => waits(first, UNKNOWN_FOR),
+            (None, None) => true,
+        };
+        if self.is_told && is_unknown && !self.is_enough {
             Budget::Unknown
         } else {
             Budget::Unlimited
@@ -328,7 +340,7 @@ impl Estimate {
         self.round_trip = Duration::from_micros((micros - sent).max(0) as u64);
         self.unanswered = 0;
         self.feedback = Some(now);
-        let first = *self.first_feedback.get_or_insert(now);
+        self.first_feedback.get_or_insert(now);
         if self.interrupted.take().is_some() {
             self.losses = Losses {
                 own: self.losses.own,
@@ -340,9 +352,6 @@ impl Estimate {
         self.judge_probe(now, micros);
         self.judge_losses(now);
         self.adapt(now);
-        if now.saturating_duration_since(first) >= PROVEN_AFTER {
-            self.is_proven = true;
-        }
     }
 
     /// Notes what became of one packet; when it was sent, if it came.
@@ -432,7 +441,8 @@ impl Estimate {
         match self.trend.usage() {
             Usage::Over => {
                 let pause = self.round_trip + RESPONSE;
-                if since(self.decreased).is_some_and(|since| since < pause)
+                if self.queue < LEAST_QUEUE
+                    || since(self.decreased).is_some_and(|since| since < pause)
                     || self.cluster.is_some()
                     || since(self.probes.judged).is_some_and(|since| since < PROBE_SETTLES)
                 {
@@ -440,7 +450,7 @@ impl Estimate {
                 }
                 self.probes.wait(now);
                 self.decreased = Some(now);
-                self.is_proven = true;
+                self.is_limited = true;
                 let unused = self.is_unused().then_some(DECREASE_UNUSED * self.rate);
                 let came = self.came_through().unwrap_or(self.rate);
                 if self
@@ -522,7 +532,7 @@ impl Estimate {
             self.losses.windows = 0;
             return;
         }
-        self.is_proven = true;
+        self.is_limited = true;
         self.probes.wait(now);
         self.decreased = Some(now);
         let is_unused = self.is_unused();
@@ -567,11 +577,10 @@ impl Estimate {
         } else {
             self.probes.failed(now);
         }
-        if rate > self.rate || !(is_all || self.is_proven) {
+        if rate > self.rate || !(is_all || self.is_limited) {
             self.set(rate);
         }
-        // Of a first probe that came through whole, only the next one finds the end.
-        self.is_proven |= !is_all;
+        self.is_limited |= !is_all;
     }
 
     /// Begins a probe where one is due and more is `needed` than the rate.
@@ -588,12 +597,11 @@ impl Estimate {
             && self.queue < QUEUE
             && self.interrupted.is_none()
             && self.losses.windows == 0;
-        let is_enough = needed < 1.02 * self.rate;
-        if !is_calm || (self.is_proven && is_enough) {
+        if needed < 1.02 * self.rate {
+            self.is_enough |= self.probes.judged.is_some();
             return;
         }
-        if is_enough && self.probes.judged.is_some() {
-            self.is_proven = true;
+        if !is_calm {
             return;
         }
         let has_feedback = self.feedback.is_some();
@@ -633,6 +641,7 @@ impl Estimate {
         if self.unanswered >= 5 && now.saturating_duration_since(since) >= INTERRUPTED_AFTER {
             let (before, _) = self.interrupted.unwrap_or((self.rate, now));
             self.interrupted = Some((before, now));
+            self.is_limited = true;
             self.set(self.rate / 2.0);
         }
     }
@@ -650,9 +659,9 @@ impl Estimate {
         }
         let rate = rate as f64;
         if self.sent.rate().is_some_and(|sent| rate < 1.1 * sent) {
-            self.is_proven = true;
+            self.is_limited = true;
             self.set(rate);
-        } else if self.is_proven {
+        } else if self.is_limited {
             self.set((1.1 * self.rate).min(rate));
         }
     }
@@ -671,14 +680,14 @@ impl Estimate {
         let seconds = since.unwrap_or_default().as_secs_f64().min(1.0);
         if share > LOSS {
             let sent = self.sent.rate().unwrap_or(self.rate);
-            let rate = if self.is_proven {
+            let rate = if self.is_limited {
                 self.rate.min(sent)
             } else {
                 sent
             };
-            self.is_proven = true;
+            self.is_limited = true;
             self.set(rate * (1.0 - 0.5 * share));
-        } else if share < 0.02 && self.is_proven {
+        } else if share < 0.02 && self.is_limited {
             self.set(self.rate * GROWTH.powf(seconds));
         }
     }
