@@ -1,5 +1,14 @@
 //! The door for the fuzz targets in `../fuzz`: what can be reached only from inside. Each function
-//! makes of a fuzzer's bytes what a property test makes of its strategy, and runs the same check.
+//! makes of a fuzzer's bytes what a property test makes of its strategy, and runs the same check. The
+//! benchmarks come in by it too, for single steps.
+
+mod live;
+pub(crate) mod plain;
+mod steps;
+
+pub use live::datagrams;
+pub use plain::without_handshake;
+pub use steps::{AT_ONCE, steps};
 
 use arbitrary::{Result, Unstructured};
 
@@ -92,4 +101,65 @@ pub fn payloads(data: &[u8]) -> Result<()> {
     }
     header::check(&values, two_byte);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Target = fn(&[u8]) -> Result<()>;
+
+    const TARGETS: [(&str, Target); 4] = [
+        ("datagram", datagrams),
+        ("egress", egress),
+        ("payloads", payloads),
+        ("reports", reports),
+    ];
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/");
+        let files = std::fs::read_dir(format!("{folder}{target}")).expect("the target has seeds");
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_fuzzing_begins_with_is_survived() {
+        for (name, target) in TARGETS {
+            for seed in seeds(name) {
+                let _ = target(&seed);
+            }
+        }
+    }
+
+    proptest! {
+        // Every case is one of every target.
+        #![proptest_config(ProptestConfig {
+            cases: ProptestConfig::default().cases / 8,
+            ..ProptestConfig::default()
+        })]
+        /// A little of what the fuzzer does, without its eyes.
+        #[test]
+        fn damaged_seeds_are_survived(
+            place: prop::sample::Index,
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            length: prop::sample::Index,
+        ) {
+            for (name, target) in TARGETS {
+                let seeds = seeds(name);
+                let mut seed = seeds[place.index(seeds.len())].clone();
+                seed.truncate(length.index(seed.len() * 2 + 1));
+                for (at, byte) in &damage {
+                    if !seed.is_empty() {
+                        let at = at.index(seed.len());
+                        seed[at] = *byte;
+                    }
+                }
+                let _ = target(&seed);
+            }
+        }
+    }
 }

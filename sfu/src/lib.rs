@@ -17,7 +17,7 @@ mod command;
 pub mod driver;
 mod egress;
 mod estimate;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod header;
 mod layer;

@@ -595,6 +595,7 @@ impl Peer {
     /// Takes the client's offer and makes the answer.
     pub(crate) fn accept_offer(&mut self, sdp: &str, now: Instant) -> Result<Answered, String> {
         sdp::check_size(sdp)?;
+        sdp::check_kinds(sdp)?;
         self.takes_two_byte = sdp.contains(ALLOW_MIXED);
         let offer = SdpOffer::from_sdp_string(&sdp::without_candidates(sdp))
             .map_err(|error| error.to_string())?;

@@ -42,6 +42,21 @@ pub(crate) fn check_size(sdp: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses m-lines of other kinds than the engine knows: it leaves them out of its answer, in which
+/// every m-line of the offer must stand (RFC 3264 §6).
+pub(crate) fn check_kinds(sdp: &str) -> Result<(), String> {
+    let mut kinds = sdp.lines().filter_map(|line| line.strip_prefix("m="));
+    let is_known = |line: &str| {
+        let kind = line.split(' ').next();
+        ["audio", "video", "application"].map(Some).contains(&kind)
+    };
+    if kinds.all(is_known) {
+        Ok(())
+    } else {
+        Err("the SDP has an m-line that is neither audio, video nor application".into())
+    }
+}
+
 /// The SDP without the client's ICE candidates. An ICE-lite agent answers where checks come from
 /// and needs none, so a client can't make it keep thousands.
 pub(crate) fn without_candidates(sdp: &str) -> String {
@@ -236,6 +251,18 @@ mod tests {
         );
         assert!(!edited.contains("msid"), "{edited}");
         assert!(edit(ANSWER, &[]).contains("a=msid:x y\r\n"));
+    }
+
+    #[test]
+    fn an_m_line_of_another_kind_is_refused() {
+        assert!(check_kinds(ANSWER).is_ok());
+        assert!(check_kinds("v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n").is_ok());
+        for kind in ["text", "image", "", "\0udio"] {
+            assert!(
+                check_kinds(&format!("v=0\r\nm={kind} 9 x 0\r\n")).is_err(),
+                "{kind}"
+            );
+        }
     }
 
     #[test]

@@ -61,6 +61,10 @@ impl DtlsProvider for Tapped {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        #[cfg(any(test, fuzzing))]
+        if let Some(instance) = crate::fuzzing::plain::instance(now) {
+            return Ok(Box::new(Instance(instance)));
+        }
         let instance = inner().new_dtls(certificate, now, version, mtu)?;
         Ok(Box::new(Instance(instance)))
     }

@@ -12,6 +12,8 @@
 //! - Everything kept per client is bounded by a named constant.
 
 mod budget;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hub;
 mod ice;
 pub mod log_limit;

@@ -332,3 +332,17 @@ fn dispatch(
         other => Err(TwirpError("bad_route", format!("no method {other:?}"))),
     }
 }
+
+/// Checks that a call is answered or refused for what its caller did.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(hub: &Hub, claims: &Claims, method: &str, is_json: bool, body: &[u8]) {
+    let format = if is_json {
+        Format::Json
+    } else {
+        Format::Protobuf
+    };
+    let body = Bytes::copy_from_slice(body);
+    if let Err(error) = dispatch(hub, claims, method, format, &body) {
+        assert_ne!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

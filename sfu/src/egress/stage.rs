@@ -75,6 +75,21 @@ fn agreed() -> Agreed {
     }
 }
 
+/// A packet of a source whose bytes are all alike.
+pub(crate) fn packet(sequence: u64, size: u16, arrived: Instant) -> Arc<Packet> {
+    Arc::new(Packet {
+        sequence,
+        timestamp: sequence as u32 * 90,
+        marker: true,
+        payload_type: 96.into(),
+        payload: vec![sequence as u8; usize::from(size)].into(),
+        arrived,
+        starts_keyframe: false,
+        vp8: None,
+        extensions: Default::default(),
+    })
+}
+
 impl Stage {
     pub(crate) fn new(first: u64) -> Stage {
         let profile = Profile::AeadAes128Gcm;
@@ -90,7 +105,10 @@ impl Stage {
         let mut stage = Stage {
             outlet,
             keys: Keys::new(profile, &material, false).unwrap(),
-            bursts: Bursts::new(&[source]),
+            // Small, so that it is often full, and quickly made.
+            bursts: Bursts {
+                bursts: vec![(source, Burst::new(4 * LONGEST, BURST_MESSAGES))],
+            },
             rewrite: Rewrite::new(90_000),
             random: rand::SeedableRng::seed_from_u64(first),
             now,
@@ -122,17 +140,7 @@ impl Stage {
     }
 
     fn make(&mut self, size: u16) -> Arc<Packet> {
-        let packet = Arc::new(Packet {
-            sequence: self.next,
-            timestamp: self.next as u32 * 90,
-            marker: true,
-            payload_type: 96.into(),
-            payload: vec![self.next as u8; usize::from(size)].into(),
-            arrived: self.now,
-            starts_keyframe: false,
-            vp8: None,
-            extensions: Default::default(),
-        });
+        let packet = packet(self.next, size, self.now);
         self.packets.insert((self.track, self.next), packet.clone());
         self.next += 1;
         packet

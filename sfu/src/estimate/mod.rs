@@ -14,7 +14,7 @@ mod trend;
 
 use std::time::{Duration, Instant};
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use arrivals::check as check_arrivals;
 use meter::Meter;
 use probe::Cluster;

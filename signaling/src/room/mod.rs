@@ -41,6 +41,8 @@ use crate::log_limit::LogLimit;
 pub use data::DATA_BOUND;
 use line::Line;
 pub(crate) use offer::check_formats;
+#[cfg(any(test, fuzzing))]
+pub(crate) use offer::{Announced, name_tracks, open_bundle_only};
 pub use publish::Track;
 pub(crate) use publish::may_publish;
 use roster::Roster;

@@ -15,13 +15,13 @@ use super::short;
 
 /// A track that its client announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Announced {
+pub(crate) struct Announced {
     /// The client's id of it.
-    pub(super) cid: String,
+    pub(crate) cid: String,
     /// Whether it is video.
-    pub(super) is_video: bool,
+    pub(crate) is_video: bool,
     /// Whether an m-line was agreed for it.
-    pub(super) is_live: bool,
+    pub(crate) is_live: bool,
 }
 
 /// The part of an m-section that matters here.
@@ -72,7 +72,7 @@ fn sections(lines: &[&str]) -> Vec<Section> {
 
 /// Rewrites the track ids of an offer to those announced. `aliases` remembers, from offer to
 /// offer, which id stands for which; it holds at most one per announced track and m-line sent.
-pub(super) fn name_tracks(
+pub(crate) fn name_tracks(
     sdp: &str,
     announced: &[Announced],
     aliases: &mut HashMap<String, String>,
@@ -131,7 +131,7 @@ pub(super) fn name_tracks(
 }
 
 /// Gives bundle-only m-lines a port.
-pub(super) fn open_bundle_only(sdp: &str) -> String {
+pub(crate) fn open_bundle_only(sdp: &str) -> String {
     let mut lines: Vec<std::borrow::Cow<'_, str>> =
         sdp.split_inclusive('\n').map(Into::into).collect();
     let mut media = None;

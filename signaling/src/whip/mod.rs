@@ -55,6 +55,27 @@ const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 static REFUSED: LogLimit = LogLimit::new();
 
+/// Checks that a body is survived as an offer and as a fragment, and what comes of one that is taken.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check(text: &str) {
+    offer::check(text);
+    fragment::check(text);
+}
+
+/// Checks what is made of an answer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_answer(answer: &str, offered: &str) {
+    let _ = offer::is_whole(answer);
+    let given = offer::as_offered(answer, offered);
+    assert!(given.lines().count() >= answer.lines().filter(|line| line.starts_with("m=")).count());
+    if let Some(fragment) = fragment::of_answer(answer) {
+        assert!(
+            matches!(fragment::read(&fragment), Ok(Some(_))),
+            "{fragment}"
+        );
+    }
+}
+
 /// What a session is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
