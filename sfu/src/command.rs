@@ -394,6 +394,8 @@ pub enum Event {
         track: TrackId,
         /// Whether it is sent no more.
         is_paused: bool,
+        /// Whether the line is what has no room for it; otherwise the processor.
+        is_line_full: bool,
     },
     /// The best layer of a picture that is to be sent to anybody, after what lines and the processor
     /// leave of the wishes: nobody gets what is above it.

@@ -48,6 +48,7 @@ impl Shard {
                     connection: one.connection,
                     track: id,
                     is_paused,
+                    is_line_full: one.loss != Loss::Everything,
                 });
             }
             if target.is_none() {

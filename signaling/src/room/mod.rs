@@ -31,7 +31,8 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message;
-use proto::{DisconnectReason, leave_request::Action, participant_info::State, request_response};
+use proto::{ConnectionQuality, DisconnectReason};
+use proto::{leave_request::Action, participant_info::State, request_response};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sfu::{Command, ConnectionId, Event, Role, TrackId};
 
@@ -39,7 +40,7 @@ use crate::budget::Budget;
 use crate::log_limit::LogLimit;
 
 pub use data::DATA_BOUND;
-use line::Line;
+use line::{End, Line};
 pub(crate) use offer::check_formats;
 #[cfg(any(test, fuzzing))]
 pub(crate) use offer::{Announced, name_tracks, open_bundle_only};
@@ -51,9 +52,13 @@ use speakers::Speakers;
 pub use subscribe::Subscription;
 pub use view::{FOLLOW_TIME, ViewPlace, Whom};
 
-/// How long a participant whose WebSocket was lost stays with its media, waiting to resume.
-/// Longer survives a longer cut; shorter clears away a killed browser sooner.
+/// How long a participant whose WebSocket was lost and of whom nothing is heard stays, waiting to
+/// resume. Longer survives a longer cut; shorter clears away a killed browser sooner.
 pub const RESUME_TIME: Duration = Duration::from_secs(20);
+/// How long a participant whose WebSocket was lost stays while its media goes on: it is seen and
+/// heard, and taking it away would be the only thing that the others notice. As long as a lost
+/// media connection may be away while the WebSocket holds.
+pub const RESUME_TIME_WITH_MEDIA: Duration = Duration::from_secs(60);
 /// How long a participant with neither WebSocket nor media connection stays.
 pub const GONE_TIME: Duration = Duration::from_secs(3);
 /// How long a newcomer may take to connect its media.
@@ -66,8 +71,10 @@ pub const ANSWER_TIME: Duration = Duration::from_secs(20);
 pub const LEVELS_TIME: Duration = Duration::from_millis(700);
 /// How often changes of loudness are told in a crowd; who begins and who ends is told at once.
 pub const LOUDNESS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often connection quality is told.
-pub const QUALITY_INTERVAL: Duration = Duration::from_secs(3);
+/// How often connection quality is told, if any changed.
+pub const QUALITY_INTERVAL: Duration = Duration::from_secs(1);
+/// The same in a crowd, where each time is a message to a thousand.
+pub const QUALITY_INTERVAL_IN_CROWD: Duration = Duration::from_secs(3);
 /// How many participants' quality is told to all at once, at most; the next ones' comes next time.
 pub const QUALITIES_AT_ONCE: usize = 200;
 /// How long nobody must want a layer before its publisher is told to stop it.
@@ -336,6 +343,39 @@ impl Participant {
 
     fn is_hidden(&self) -> bool {
         self.permission().hidden
+    }
+
+    /// Which of its two connections one is; `None` when it has but one.
+    fn end_of(&self, connection: ConnectionId) -> Option<End> {
+        match self.is_single {
+            true => None,
+            false if connection == self.publisher => Some(End::Publisher),
+            false => Some(End::Subscriber),
+        }
+    }
+
+    /// How good its line is. One that has no room for a picture is poor, however little it loses;
+    /// with it a client knows a picture paused for its line from one paused by a busy node.
+    fn quality(&self) -> (ConnectionQuality, f32) {
+        let (quality, score) = self.line.quality();
+        let is_full = self
+            .subscriptions
+            .values()
+            .any(|one| one.is_paused_for_line);
+        match quality {
+            ConnectionQuality::Good | ConnectionQuality::Excellent if is_full => {
+                (ConnectionQuality::Poor, score.min(2.0))
+            }
+            _ => (quality, score),
+        }
+    }
+
+    /// How long it stays without a WebSocket.
+    fn resume_time(&self) -> Duration {
+        match self.is_connected && !self.line.is_silent() {
+            true => RESUME_TIME_WITH_MEDIA,
+            false => RESUME_TIME,
+        }
     }
 }
 
@@ -674,10 +714,20 @@ impl Room {
         }
     }
 
-    /// Lets somebody in; whoever has the same identity goes.
+    /// Lets somebody in; whoever has the same identity goes, and leaves its attributes and the time
+    /// of its coming to the newcomer.
     pub fn join(&mut self, mut newcomer: Newcomer, at: Moment) -> ParticipantKey {
         self.now = at.now;
+        let mut joined_at = at.unix_ms;
         if let Some(twin) = self.by_identity.get(&newcomer.identity).copied() {
+            // Mostly it is the same person, whose line fell: the place in the room is its own still.
+            let seat = &self.participants[&twin].info;
+            joined_at = seat.joined_at_ms;
+            if newcomer.permission.can_update_metadata {
+                let mut attributes = seat.attributes.clone();
+                attributes.extend(std::mem::take(&mut newcomer.attributes));
+                newcomer.attributes = attributes;
+            }
             self.remove(
                 twin,
                 DisconnectReason::DuplicateIdentity,
@@ -706,8 +756,8 @@ impl Room {
             identity: newcomer.identity,
             state: State::Joined as i32,
             metadata: newcomer.metadata,
-            joined_at: at.unix_ms / 1000,
-            joined_at_ms: at.unix_ms,
+            joined_at: joined_at / 1000,
+            joined_at_ms: joined_at,
             name: newcomer.name,
             version: 1,
             permission: Some(newcomer.permission),
@@ -832,13 +882,13 @@ impl Room {
             .chain((!self.roster.is_announced(key)).then_some(key))
             .filter_map(|key| self.participants.get(&key))
             .filter(|participant| participant.told_quality.is_some())
-            .map(quality_info)
+            .map(|participant| match participant.key == key {
+                true => to_itself(quality_info(participant)),
+                false => quality_info(participant),
+            })
             .collect();
         if !updates.is_empty() {
-            self.tell(
-                key,
-                Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }),
-            );
+            self.tell(key, qualities(updates));
         }
     }
 
@@ -1507,7 +1557,11 @@ impl Room {
                 connection,
                 track,
                 is_paused,
-            } => self.stream_paused(connection, track, is_paused),
+                is_line_full,
+            } => {
+                let is_for_line = is_paused && is_line_full;
+                self.stream_paused(connection, track, is_paused, is_for_line);
+            }
             Event::LayersWanted { track, quality } => self.layers_wanted(track, quality),
             Event::ChannelOpen { .. } => {}
             Event::Data {
@@ -1527,7 +1581,8 @@ impl Room {
                     .get(&connection)
                     .and_then(|key| self.participants.get_mut(key))
                 {
-                    participant.line.report(&report);
+                    let end = participant.end_of(connection);
+                    participant.line.report(end, &report);
                 }
             }
         }
@@ -1575,7 +1630,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(key) else {
             return;
         };
-        participant.line.set_silent(is_silent);
+        let end = participant.end_of(connection);
+        participant.line.set_silent(end, is_silent);
     }
 
     fn media_closed(&mut self, connection: ConnectionId, reason: &'static str, now: Instant) {
@@ -1682,7 +1738,7 @@ impl Room {
                     .is_some_and(|offer| since(offer.since) >= limit)
             };
             let verdict = match (lost, media_lost) {
-                (Some(lost), None) if lost >= RESUME_TIME => Some((
+                (Some(lost), None) if lost >= participant.resume_time() => Some((
                     DisconnectReason::SignalClose,
                     Action::Disconnect,
                     "its WebSocket was lost and did not come back",
@@ -1752,7 +1808,11 @@ impl Room {
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
             self.audio_levels(&[]);
         }
-        if since(self.quality_told) >= QUALITY_INTERVAL {
+        let interval = match self.roster.is_crowd {
+            true => QUALITY_INTERVAL_IN_CROWD,
+            false => QUALITY_INTERVAL,
+        };
+        if since(self.quality_told) >= interval {
             self.quality_told = now;
             self.tell_quality();
         }
@@ -1805,11 +1865,19 @@ impl Room {
         }
     }
 
+    /// Tells a participant at once how good its line is.
+    fn tell_own_quality(&mut self, key: ParticipantKey) {
+        if let Some(participant) = self.participants.get(&key) {
+            let update = to_itself(quality_info(participant));
+            self.tell(key, qualities(vec![update]));
+        }
+    }
+
     fn tell_quality(&mut self) {
         let mut updates = Vec::new();
         let mut own = Vec::new();
         for participant in self.participants.values_mut() {
-            let quality = participant.line.quality().0 as i32;
+            let quality = participant.quality().0 as i32;
             if !participant.is_connected || participant.told_quality == Some(quality) {
                 continue;
             }
@@ -1823,24 +1891,56 @@ impl Room {
             participant.told_quality = Some(quality);
         }
         for (key, update) in own {
-            let updates = vec![update];
-            let update = proto::ConnectionQualityUpdate { updates };
-            self.tell(key, Message::ConnectionQuality(update));
+            self.tell(key, qualities(vec![to_itself(update)]));
         }
-        if !updates.is_empty() {
-            let update = proto::ConnectionQualityUpdate { updates };
-            self.tell_all(Message::ConnectionQuality(update));
+        if updates.is_empty() {
+            return;
+        }
+        let for_others = encode(qualities(updates.clone()));
+        for participant in self.participants.values() {
+            let Some(session) = participant.session.filter(|_| participant.hears_others) else {
+                continue;
+            };
+            let is_lost = participant.told_quality == Some(ConnectionQuality::Lost as i32);
+            let message = if is_lost {
+                let for_it = updates.iter().cloned().map(|update| {
+                    match update.participant_sid == participant.info.sid {
+                        true => to_itself(update),
+                        false => update,
+                    }
+                });
+                encode(qualities(for_it.collect()))
+            } else {
+                for_others.clone()
+            };
+            self.effects.push(Effect::Send { session, message });
         }
     }
 }
 
+fn qualities(updates: Vec<proto::ConnectionQualityInfo>) -> Message {
+    Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates })
+}
+
 fn quality_info(participant: &Participant) -> proto::ConnectionQualityInfo {
-    let (quality, score) = participant.line.quality();
+    let (quality, score) = participant.quality();
     proto::ConnectionQualityInfo {
         participant_sid: participant.info.sid.clone(),
         quality: quality as i32,
         score,
     }
+}
+
+/// What a participant is told of its own line: never that it is lost. Whoever hears this was
+/// reached, its own checks tell it within seconds that media is not, and ICE brings that back in
+/// place; but LiveKit's clients throw the whole session away after ten seconds of it, and everybody
+/// would see them leave and come.
+fn to_itself(mut update: proto::ConnectionQualityInfo) -> proto::ConnectionQualityInfo {
+    if update.quality == ConnectionQuality::Lost as i32 {
+        update.quality = ConnectionQuality::Poor as i32;
+        update.score = 1.0;
+    }
+    update
 }
 
 /// The codecs that may be published.

@@ -19,6 +19,8 @@ use super::{
 pub struct Subscription {
     selection: Selection,
     pub(super) is_agreed: bool,
+    /// The participant's line has no room for it.
+    pub(super) is_paused_for_line: bool,
 }
 
 /// How a client shows a track.
@@ -47,6 +49,7 @@ impl Subscription {
         Subscription {
             selection,
             is_agreed: false,
+            is_paused_for_line: false,
         }
     }
 }
@@ -447,11 +450,25 @@ impl Room {
         self.tell(key, Message::SubscriptionResponse(message));
     }
 
-    /// Tells a subscriber that a picture is paused, or goes on.
-    pub(super) fn stream_paused(&mut self, connection: ConnectionId, id: TrackId, is_paused: bool) {
+    /// Tells a subscriber that a picture is paused, or goes on. The protocol has no word for the
+    /// reason: a line that is told as poor before is one.
+    pub(super) fn stream_paused(
+        &mut self,
+        connection: ConnectionId,
+        id: TrackId,
+        is_paused: bool,
+        is_for_line: bool,
+    ) {
         let Some(key) = self.by_connection.get(&connection).copied() else {
             return;
         };
+        let subscriber = self.participants.get_mut(&key);
+        if let Some(one) = subscriber.and_then(|one| one.subscriptions.get_mut(&id)) {
+            one.is_paused_for_line = is_for_line;
+        }
+        if is_for_line {
+            self.tell_own_quality(key);
+        }
         let Some(track) = self.tracks.get(&id) else {
             return;
         };

@@ -13,6 +13,7 @@ mod crowd;
 struct World {
     room: Room,
     now: Instant,
+    unix_ms: i64,
     messages: Vec<(SessionId, Response)>,
     closes: Vec<(SessionId, String)>,
     commands: Vec<Command>,
@@ -48,6 +49,7 @@ impl World {
         World {
             room,
             now,
+            unix_ms: 1_000_000,
             messages: Vec::new(),
             closes: Vec::new(),
             commands: Vec::new(),
@@ -57,7 +59,7 @@ impl World {
     fn at(&self) -> Moment {
         Moment {
             now: self.now,
-            unix_ms: 1_000_000,
+            unix_ms: self.unix_ms,
         }
     }
 
@@ -389,16 +391,25 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
             .told(cy)
             .any(|message| matches!(message, Response::SubscriptionResponse(_)))
     );
-    for (is_paused, expected) in [
-        (true, proto::StreamState::Paused),
-        (false, proto::StreamState::Active),
+    for (is_paused, is_line_full, expected) in [
+        (true, false, proto::StreamState::Paused),
+        (false, true, proto::StreamState::Active),
+        (true, true, proto::StreamState::Paused),
     ] {
         world.clear();
         world.event(Event::Paused {
             connection: cy_connection,
             track,
             is_paused,
+            is_line_full,
         });
+        // What is paused for the line is so for a line that is poor, and this is told first.
+        let is_told_poor = matches!(
+            world.told(cy).next(),
+            Some(Response::ConnectionQuality(update))
+                if update.updates[0].quality() == ConnectionQuality::Poor
+        );
+        assert_eq!(is_told_poor, is_paused && is_line_full);
         let states: Vec<_> = world
             .told(cy)
             .filter_map(|message| match message {
@@ -565,9 +576,93 @@ fn a_lost_session_is_resumed_with_its_media_or_ends_after_its_time() {
     assert!(matches!(world.commands[..], [Command::RestartIce { .. }]));
     assert!(world.infos(bo).is_empty(), "the others hear nothing of it");
     world.room.session_lost(new, world.now);
-    world.pass(RESUME_TIME);
+    // Its sound and pictures go on: the others notice nothing yet.
+    world.pass(RESUME_TIME_WITH_MEDIA - Duration::from_secs(1));
+    assert!(world.infos(bo).is_empty(), "it is still seen and heard");
+    world.pass(Duration::from_secs(1));
     assert_eq!(world.infos(bo).last().unwrap().state(), State::Disconnected);
     assert_eq!(world.room.participant_count(), 1);
+}
+
+#[test]
+fn who_lost_its_session_and_falls_silent_is_gone_after_the_shorter_time() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    let (connection, _) = world.connections(ana);
+    world.room.session_lost(ana, world.now);
+    world.event(Event::Silent { connection });
+    world.pass(RESUME_TIME - Duration::from_secs(1));
+    assert_eq!(world.room.participant_count(), 2);
+    world.clear();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.infos(bo).last().unwrap().state(), State::Disconnected);
+}
+
+#[test]
+fn who_comes_back_into_its_own_place_has_its_hand_still_up() {
+    let mut world = World::new();
+    let ana = world.join_with(1, |newcomer| newcomer.permission.can_update_metadata = true);
+    let bo = world.join(2);
+    let hand = |value: &str| {
+        Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+            attributes: HashMap::from([("hand".to_owned(), value.to_owned())]),
+            ..Default::default()
+        })
+    };
+    world.say(ana, hand("17"));
+    let came = world.infos(bo).last().unwrap().joined_at_ms;
+    world.now += Duration::from_secs(100);
+    world.unix_ms += 100_000;
+    world.clear();
+    let again = world.join_with(1001, |newcomer| {
+        newcomer.identity = "p1".into();
+        newcomer.permission.can_update_metadata = true;
+        newcomer.attributes = HashMap::from([("office".to_owned(), "water".to_owned())]);
+    });
+    let info = world.infos(bo).last().copied().unwrap().clone();
+    assert_eq!((info.state(), info.joined_at_ms), (State::Active, came));
+    assert_eq!(info.attributes["hand"], "17");
+    assert_eq!(info.attributes["office"], "water");
+    // Who left on purpose begins anew.
+    world.say(again, Request::Leave(proto::LeaveRequest::default()));
+    world.clear();
+    world.join_with(1002, |newcomer| newcomer.identity = "p1".into());
+    let info = world.infos(bo).last().copied().unwrap();
+    assert!(info.attributes.is_empty());
+    assert_eq!(info.joined_at_ms, came + 100_000);
+}
+
+#[test]
+fn a_lost_line_is_told_to_the_others_and_its_owner_hears_that_it_is_poor() {
+    let mut world = World::new();
+    let (ana, bo) = (world.join(1), world.join(2));
+    world.pass(QUALITY_INTERVAL);
+    let (connection, _) = world.connections(ana);
+    world.event(Event::Silent { connection });
+    world.clear();
+    world.pass(QUALITY_INTERVAL);
+    let sid = world.sid(ana);
+    let told = |world: &World, to: SessionId| -> Vec<_> {
+        world
+            .told(to)
+            .filter_map(|message| match message {
+                Response::ConnectionQuality(update) => Some(&update.updates),
+                _ => None,
+            })
+            .flatten()
+            .filter(|update| update.participant_sid == sid)
+            .map(|update| update.quality())
+            .collect()
+    };
+    assert_eq!(told(&world, bo), [ConnectionQuality::Lost]);
+    // Of LOST its client would throw its session away, though ICE brings media back in place.
+    assert_eq!(told(&world, ana), [ConnectionQuality::Poor]);
+    world.clear();
+    world.room.session_lost(ana, world.now);
+    let at = world.at();
+    assert!(world.room.resume(&sid, "p1", SessionId(10), at));
+    world.settle();
+    assert_eq!(told(&world, SessionId(10)), [ConnectionQuality::Poor]);
 }
 
 #[test]

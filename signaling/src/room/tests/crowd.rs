@@ -286,7 +286,7 @@ fn a_viewer_of_a_crowd_sees_itself_and_its_own_quality() {
     }
     let session = SessionId(hall.next);
     hall.world.join_with(session.0, viewer);
-    hall.world.pass(QUALITY_INTERVAL);
+    hall.world.pass(QUALITY_INTERVAL_IN_CROWD);
     let sid = hall.world.sid(session);
     let own = hall.world.infos(session);
     assert!(
