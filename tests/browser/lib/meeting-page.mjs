@@ -20,7 +20,7 @@ export class Attendee {
   }
 
   /** A browser with one page open, and nothing done on it yet. */
-  static async open(address, number, { name = `与会者${number}`, camera, parameters = {}, ...context } = {}) {
+  static async open(address, number, { name = `与会者${number}`, camera, parameters = {}, prepare, ...context } = {}) {
     const browser = await startChromium(number, camera);
     const attendee = new Attendee();
     Object.assign(attendee, { browser, number, name });
@@ -30,7 +30,7 @@ export class Attendee {
       });
       const url = new URL(address);
       for (const [key, value] of Object.entries(parameters)) url.searchParams.set(key, value);
-      await attendee.#open(opened, url.href);
+      await attendee.#open(opened, url.href, prepare);
       return attendee;
     } catch (failure) {
       await browser.close();
@@ -47,8 +47,9 @@ export class Attendee {
     return attendee;
   }
 
-  async #open(context, address) {
+  async #open(context, address, prepare) {
     this.page = await context.newPage();
+    await prepare?.(this.page);
     this.page.setDefaultTimeout(45_000);
     await this.page.addInitScript({ path: receivingScript });
     await this.page.goto(address);

@@ -1,5 +1,5 @@
 // A UDP relay between browsers and the server, as a router with NAT is: it can change the port from which the server
-// hears a client.
+// hears a client, and drop everything while TCP passes elsewhere.
 
 import { createSocket } from 'node:dgram';
 
@@ -7,13 +7,15 @@ export async function startRelay(serverPort) {
   const bound = (socket) => new Promise((done) => socket.bind(0, '127.0.0.1', () => done(socket)));
   const front = await bound(createSocket('udp4'));
   let behind = new Map();
+  let cut = false;
   front.on('message', (datagram, { address, port }) => {
+    if (cut) return;
     const client = `${address}:${port}`;
     let socket = behind.get(client);
     if (!socket) {
       socket = createSocket('udp4');
       behind.set(client, socket);
-      socket.on('message', (answer) => front.send(answer, port, address));
+      socket.on('message', (answer) => cut || front.send(answer, port, address));
     }
     socket.send(datagram, serverPort, '127.0.0.1');
   });
@@ -25,9 +27,24 @@ export async function startRelay(serverPort) {
       behind = new Map();
       for (const socket of old.values()) socket.close();
     },
+    /** Drops every datagram in both directions until `mend`, and says nothing. */
+    cut() {
+      cut = true;
+    },
+    mend() {
+      cut = false;
+    },
     close() {
       this.rebind();
       front.close();
     },
   };
 }
+
+/** Makes a page take the server to be where the relay is; before the page is opened. */
+export const through = ({ port }) => (page) => page.addInitScript((relayPort) => {
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+    return setRemoteDescription.call(this, { type, sdp: sdp.replace(/(a=candidate:\S+ \d+ \S+ \d+) \S+ \d+ typ/g, `$1 127.0.0.1 ${relayPort} typ`) });
+  };
+}, port);

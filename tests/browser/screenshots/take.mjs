@@ -8,6 +8,7 @@
 
 import { join, resolve } from 'node:path';
 import { Belongings, serveHarness, startChromium } from '../lib/browsers.mjs';
+import { startRelay, through } from '../lib/relay.mjs';
 import { buildFolder, Server } from '../lib/server.mjs';
 import { Camera } from './camera.mjs';
 import { Guests } from '../lib/guests.mjs';
@@ -294,28 +295,93 @@ async function small(v) {
   });
 }
 
+/** A line whose halves are cut and mended. */
+async function startLine(page, udpPort) {
+  const relay = await startRelay(udpPort);
+  await through(relay)(page);
+  const sockets = new Set();
+  let isCut = false;
+  await page.routeWebSocket(/\/rtc/, (socket) => {
+    if (isCut) return void socket.close();
+    socket.connectToServer();
+    sockets.add(socket);
+  });
+  return {
+    media: relay,
+    signalling: {
+      async cut() {
+        isCut = true;
+        await page.route(/\/(api|rtc)\//, (route) => route.abort());
+        for (const socket of sockets) await socket.close();
+      },
+      async mend() {
+        isCut = false;
+        await page.unroute(/\/(api|rtc)\//);
+      },
+    },
+    close: () => relay.close(),
+  };
+}
+
+const banner = (page, kind, phase) => page.locator(`[data-testid="reconnect-banner"][data-kind="${kind}"][data-phase="${phase}"]`);
+
+/** One half of the line, the other, and both, each from the first moment until all is back. */
 async function reconnecting(v) {
-  await v.state('reconnecting', async (page) => {
-    let isCut = false;
-    const sockets = new Set();
-    await page.routeWebSocket(/\/rtc/, (socket) => {
-      if (isCut) return void socket.close();
-      socket.connectToServer();
-      sockets.add(socket);
-    });
-    await v.enter(page, { listenOnly: true });
-    await v.shoot(page, 'meeting-listen-only');
-    isCut = true;
-    await page.route(/\/(api|rtc)\//, (route) => route.abort());
-    for (const socket of sockets) await socket.close();
-    for (const phase of ['quiet', 'words', 'retry']) {
-      await page.locator(`[data-testid="reconnect-banner"][data-phase="${phase}"]`).waitFor();
-      await v.shoot(page, `reconnecting-${phase}`);
+  const lines = {
+    media: (line) => [line.media],
+    signalling: (line) => [line.signalling],
+    everything: (line) => [line.signalling, line.media],
+  };
+  await Promise.all(Object.entries(lines).map(([kind, halvesOf]) => v.state(`reconnecting-${kind}`, async (page) => {
+    const line = await startLine(page, v.server.udpPort);
+    try {
+      await v.enter(page, { listenOnly: true });
+      await everybodyIsThere(page, SIZES.small);
+      if (kind === 'signalling') await v.shoot(page, 'meeting-listen-only');
+      for (const half of halvesOf(line)) await half.cut();
+      // Media that is away is seen when the time for a grey dot is over.
+      for (const phase of kind === 'signalling' ? ['quiet', 'words', 'retry'] : ['words', 'retry']) {
+        await banner(page, kind, phase).waitFor();
+        await v.shoot(page, `reconnecting-${kind}-${phase}`);
+      }
+      for (const half of halvesOf(line)) await half.mend();
+      await at(page, 'reconnect-retry').click();
+      await page.locator('[data-testid="reconnect-banner"]').waitFor({ state: 'detached' });
+      await at(page, 'notice').first().waitFor();
+      await v.shoot(page, `reconnecting-${kind}-back`);
+    } finally {
+      line.close();
     }
-    isCut = false;
-    await page.unroute(/\/(api|rtc)\//);
-    await at(page, 'reconnect-retry').click();
-    await page.locator('[data-testid="meeting"][data-phase="connected"]').waitFor();
+  })));
+}
+
+/** What stands on a picture that is not as it should be. */
+async function notices(v) {
+  await v.state('tile-notices', async (page) => {
+    await v.enter(page, { listenOnly: true });
+    await everybodyIsThere(page, SIZES.small);
+    // As the library is told by the server: the machine has no line that can be made bad for one tile alone.
+    const be = (state) => page.evaluate(({ own, others, paused }) => {
+      const { room } = window.__terrace;
+      const set = (participant, quality) => participant.setConnectionQuality(quality);
+      set(room.localParticipant, { excellent: 2, poor: 0 }[own]);
+      [...room.remoteParticipants.values()].forEach((participant, index) => {
+        set(participant, { excellent: 2, poor: 0, lost: 3 }[others[index] ?? 'excellent']);
+        for (const publication of participant.videoTrackPublications.values()) {
+          publication.track?.setStreamState(paused ? 'paused' : 'active');
+          room.emit('trackStreamStateChanged', publication, paused ? 'paused' : 'active', participant);
+        }
+      });
+    }, state);
+    for (const [name, notice, state] of [
+      ['tile-lost-and-poor', 'lost', { own: 'excellent', others: ['lost', 'poor', 'lost'], paused: false }],
+      ['tile-paused-for-the-line', 'pausedForLine', { own: 'poor', others: [], paused: true }],
+      ['tile-paused-for-the-node', 'pausedForNode', { own: 'excellent', others: [], paused: true }],
+    ]) {
+      await be(state);
+      await page.locator(`[data-testid="tile"][data-notice="${notice}"]`).first().waitFor();
+      await v.shoot(page, name);
+    }
   });
 }
 
@@ -361,6 +427,7 @@ async function lane(descriptions, { browser, harness, server }, isFirst) {
   await each('pair', pair);
   await guests.be(SIZES.small - 1);
   await each('small meeting', small);
+  await each('notices', notices);
   // Nearly all of it is waiting.
   await Promise.all(variants.map(reconnecting));
   said(`${variants.map((variant) => variant.name).join(', ')} reconnecting`);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Belongings, Participant, serveHarness } from '../lib/browsers.mjs';
-import { startRelay } from '../lib/relay.mjs';
+import { startRelay, through } from '../lib/relay.mjs';
 import { Server } from '../lib/server.mjs';
 import { until, untilValue } from '../lib/waiting.mjs';
 
@@ -28,13 +28,7 @@ test('media comes back by itself when the address of a subscriber changes', { ti
   const sender = own.add(await Participant.join({ ...common, number: 5, identity: 'sender' }), () => sender.leave());
   const receiver = own.add(await Participant.join({
     ...common, number: 2, identity: 'receiver', camera: false,
-    // The server is told to be where the relay is.
-    prepare: (page) => page.addInitScript((port) => {
-      const { setRemoteDescription } = RTCPeerConnection.prototype;
-      RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
-        return setRemoteDescription.call(this, { type, sdp: sdp.replace(/(a=candidate:\S+ \d+ \S+ \d+) \S+ \d+ typ/g, `$1 127.0.0.1 ${port} typ`) });
-      };
-    }, relay.port),
+    prepare: through(relay),
   }), () => receiver.leave());
   await until('frames come', async () => (await receiver.inboundStats('sender'))?.framesDecoded > 50);
   await receiver.evaluate(() => {

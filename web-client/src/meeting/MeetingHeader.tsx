@@ -28,7 +28,7 @@ export function MeetingHeader({ code, state }: { code: string; state: SessionSta
         )}
         {self !== undefined && (
           <li>
-            <QualityMark quality={state.phase === 'reconnecting' ? 'lost' : self.quality} withLabel />
+            <QualityMark quality={state.outage === null ? self.quality : 'lost'} withLabel />
           </li>
         )}
       </ul>

@@ -143,8 +143,8 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
   return (
     <div className={panel === null ? 'meeting' : 'meeting meeting-with-panel'} data-testid="meeting" data-phase={state.phase}>
       <MeetingHeader code={code} state={state} />
-      {state.outageSince !== null && (
-        <ReconnectBanner outageSince={state.outageSince} onRetry={() => session.retryNow()} onLeave={() => session.leave()} />
+      {state.outage !== null && (
+        <ReconnectBanner outage={state.outage} onRetry={() => session.retryNow()} onLeave={() => session.leave()} />
       )}
       <main className="meeting-main" data-region="stage" tabIndex={-1} aria-label={words.meeting.stage}>
         {!state.canPlayAudio && (
@@ -163,7 +163,7 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
           </p>
         )}
         {alone && <p className="alone">{words.meeting.alone}</p>}
-        <Stage people={state.participants} mode={mode} />
+        <Stage people={state.participants} mode={mode} isOwnLineDown={state.outage !== null} />
       </main>
       <ControlBar
         session={session}

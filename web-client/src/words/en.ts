@@ -115,6 +115,12 @@ export const en: Words = {
     tile: (name, microphoneOn, quality, handUp) =>
       `${name}, microphone ${microphoneOn ? 'on' : 'off'}, network ${quality}${handUp ? ', hand raised' : ''}`,
     screenTile: (name) => `Screen of ${name}`,
+    tileNotice: {
+      lost: 'Connection lost, waiting',
+      poor: 'Poor connection there',
+      pausedForLine: 'Picture paused: your network is poor',
+      pausedForNode: 'Picture paused: the server is busy',
+    },
     handUp: 'Hand raised',
     startAudio: 'Press to hear the sound',
   },
@@ -209,6 +215,11 @@ export const en: Words = {
   connection: {
     region: 'Connection',
     reconnecting: 'Reconnecting… your place is kept',
+    mediaDown: 'Sound and pictures are interrupted, reconnecting… Your place is kept; you can raise a hand',
+    mediaStillDown: 'Sound and pictures are not back yet; still trying by itself. Your place is kept; you can raise a hand',
+    signallingDown: 'Contact with the server is lost, reconnecting… Sound and pictures go on',
+    signallingStillDown:
+      'Contact with the server is not back yet; still trying by itself. Sound and pictures go on; raising a hand must wait',
     unreachable: 'Cannot connect. ',
     downFor: (clock) => `Disconnected for ${clock}`,
     stillTrying: 'Trying again by itself. You can also check the network and press “Retry”',
@@ -234,6 +245,8 @@ export const en: Words = {
     handFailed: 'Your hand could not be raised. Try again',
     handNotAllowed: 'Hands cannot be raised in this meeting',
     handRaisedBy: (name) => `${name} raised a hand`,
+    lineLost: (name) => `${name} lost the connection`,
+    lineBack: (name) => `${name} is connected again`,
     shareFailed: 'Sharing did not start. Try again',
     shareDenied: 'The system has not allowed screen sharing. Allow the browser to record the screen, then try again',
     shareStarted: (name) => `${name} shares a screen`,

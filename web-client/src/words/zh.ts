@@ -118,6 +118,12 @@ export const zh = {
     tile: (name: string, microphoneOn: boolean, quality: string, handUp: boolean) =>
       `${name}，话筒${microphoneOn ? '开' : '关'}，网络${quality}${handUp ? '，正在举手' : ''}`,
     screenTile: (name: string) => `${name}共享的屏幕`,
+    tileNotice: {
+      lost: '对方断线，等待恢复',
+      poor: '对方网络不好',
+      pausedForLine: '您的网络不好，画面已暂停',
+      pausedForNode: '服务器忙，画面已暂停',
+    },
     handUp: '举手',
     startAudio: '点一下，听到声音',
   },
@@ -212,6 +218,10 @@ export const zh = {
   connection: {
     region: '连接状态',
     reconnecting: '正在重新连接…您的位置保留着',
+    mediaDown: '声音和画面断了，正在恢复…您的位置保留着，仍可举手',
+    mediaStillDown: '声音和画面还没有恢复，仍在自动重试。您的位置保留着，仍可举手',
+    signallingDown: '与服务器的联系断了，正在恢复…声音和画面照常',
+    signallingStillDown: '与服务器的联系还没有恢复，仍在自动重试。声音和画面照常，暂时不能举手',
     unreachable: '连不上。',
     downFor: (clock: string) => `断线时间 ${clock}`,
     stillTrying: '会一直自动重试。也可以检查网络后点“重试”',
@@ -237,6 +247,8 @@ export const zh = {
     handFailed: '举手没有成功，请再试一次',
     handNotAllowed: '这个会议不能举手',
     handRaisedBy: (name: string) => `${name}举手`,
+    lineLost: (name: string) => `${name}断线了`,
+    lineBack: (name: string) => `${name}恢复了连接`,
     shareFailed: '没有共享成功。请再试一次',
     shareDenied: '系统没有允许共享屏幕。请在系统设置里允许浏览器录制屏幕，再试一次',
     shareStarted: (name: string) => `${name}开始共享屏幕`,

@@ -1,4 +1,7 @@
-/** Says who came and went, but not when the whole room reappears because our own line was back. */
+/**
+ * Says who came and went, but not when the whole room reappears because our own line was back, nor who went and came
+ * in the same moment: that is somebody's line that fell, or a page that was loaded again.
+ */
 import { announcer } from '../../accessibility/announcer';
 import { currentWords } from '../../words/words';
 
@@ -8,8 +11,9 @@ const BATCH_MS = 2_000;
 const QUIET_AFTER_RETURN_MS = 3_000;
 
 export class Arrivals {
-  private came: string[] = [];
-  private went: string[] = [];
+  /** Identity → name, in order. */
+  private readonly came = new Map<string, string>();
+  private readonly went = new Map<string, string>();
   private timer: ReturnType<typeof setTimeout> | null = null;
   private quietUntil = 0;
 
@@ -17,12 +21,12 @@ export class Arrivals {
     this.quietUntil = Date.now() + QUIET_AFTER_RETURN_MS;
   }
 
-  joined(name: string): void {
-    this.add(this.came, name);
+  joined(identity: string, name: string): void {
+    if (!this.went.delete(identity)) this.add(this.came, identity, name);
   }
 
-  left(name: string): void {
-    this.add(this.went, name);
+  left(identity: string, name: string): void {
+    if (!this.came.delete(identity)) this.add(this.went, identity, name);
   }
 
   close(): void {
@@ -30,24 +34,24 @@ export class Arrivals {
     this.timer = null;
   }
 
-  private add(list: string[], name: string): void {
+  private add(list: Map<string, string>, identity: string, name: string): void {
     if (Date.now() < this.quietUntil) return;
-    list.push(name);
+    list.set(identity, name);
     this.timer ??= setTimeout(() => this.speak(), BATCH_MS);
   }
 
   private speak(): void {
     this.timer = null;
     const words = currentWords().notices;
-    const [firstIn] = this.came;
-    const [firstOut] = this.went;
+    const [firstIn] = this.came.values();
+    const [firstOut] = this.went.values();
     if (firstIn !== undefined) {
-      announcer.say(this.came.length === 1 ? words.joined(firstIn) : words.joinedMany(firstIn, this.came.length));
+      announcer.say(this.came.size === 1 ? words.joined(firstIn) : words.joinedMany(firstIn, this.came.size));
     }
     if (firstOut !== undefined) {
-      announcer.say(this.went.length === 1 ? words.left(firstOut) : words.leftMany(firstOut, this.went.length));
+      announcer.say(this.went.size === 1 ? words.left(firstOut) : words.leftMany(firstOut, this.went.size));
     }
-    this.came = [];
-    this.went = [];
+    this.came.clear();
+    this.went.clear();
   }
 }

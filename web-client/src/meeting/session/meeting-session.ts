@@ -7,10 +7,12 @@
  */
 import { charactersOf } from '../../words/characters';
 import {
+  ConnectionQuality,
   ConnectionState,
   Room,
   RoomEvent,
   Track,
+  type Participant,
   type RemoteTrack,
   type TextStreamReader,
 } from 'livekit-client';
@@ -24,10 +26,12 @@ import { CHAT_TOPIC, cleanMessage, EMPTY_CHAT, withAllRead, withMessage, type Ch
 import { readSwitches } from './address-switches';
 import { Arrivals } from './arrivals';
 import { endingFor, endingForRefusal, endingWhenTiredOf } from './end-of-session';
+import { MediaLine } from './media-line';
 import { OwnMedia, type Busy } from './own-media';
 import { HAND_ATTRIBUTE, viewsOf, type ParticipantView } from './participant-view';
 import { beyondTheList } from './headcount';
-import { FIRST_JOIN_PATIENCE_MS, GIVE_UP_AFTER_MS, waitBeforeRejoin } from './reconnect-policy';
+import { outageOf, type Halves, type Outage } from './outage';
+import { FIRST_JOIN_PATIENCE_MS, GIVE_UP_AFTER_MS, MEDIA_PATIENCE_MS, waitBeforeRejoin, WORDS_AFTER_MS } from './reconnect-policy';
 import { codecFor, mediaServerUrl, roomOptions } from './room-options';
 import { microphoneAfterAbsence, writeSeat, type SeatMemory } from './seat-memory';
 import { WakeableWait } from './wake-up';
@@ -36,8 +40,8 @@ export type Phase = 'joining' | 'connected' | 'reconnecting';
 
 export interface SessionState {
   phase: Phase;
-  /** When the line fell, in milliseconds since 1970; null while it holds. */
-  outageSince: number | null;
+  /** What of the line is down and since when; null while it holds. */
+  outage: Outage | null;
   meetingName: string;
   joinedAt: number;
   participants: readonly ParticipantView[];
@@ -65,14 +69,19 @@ export interface SessionInput {
 const REDRAW_INTERVAL_MS = 80;
 /** How often the number of people is looked at; the library tells no event of it. */
 const HEADCOUNT_INTERVAL_MS = 2_000;
+/** How often it is looked whether media passes. */
+const MEDIA_INTERVAL_MS = 1_000;
 /** How often the tab notes that it is still in the meeting. */
 const SEEN_INTERVAL_MS = 5_000;
 /** How long one attempt at the media connection may take. */
 const CONNECT_TIMEOUT_MS = 10_000;
+/** Up to this many people it is said of each whose line falls and comes back; of more it stands on the tiles alone. */
+const LINES_TOLD_UP_TO = 20;
 
 export class MeetingSession {
   readonly room: Room;
   readonly media: OwnMedia;
+  private readonly mediaLine: MediaLine;
   private state: SessionState;
   private readonly listeners = new Set<() => void>();
   private readonly switches = readSwitches(location.search);
@@ -84,6 +93,10 @@ export class MeetingSession {
   private ended = false;
   private rejoining = false;
   private choice: DeviceChoice | null;
+  private readonly down: Halves = { signallingDownSince: null, mediaDownSince: null };
+  /** Hands that were told of: identity → the attribute's value. */
+  private readonly handsTold = new Map<string, string>();
+  private readonly linesLost = new Set<string>();
   private redrawTimer: ReturnType<typeof setTimeout> | null = null;
   private chatIsOpen = false;
 
@@ -91,8 +104,9 @@ export class MeetingSession {
     const { memory } = input;
     this.seat = memory?.seat ?? null;
     this.choice = input.choice;
-    this.room = new Room(roomOptions(this.switches, getPreferences()));
+    this.room = new Room(roomOptions(this.switches, getPreferences(), () => this.down.mediaDownSince === null));
     this.media = new OwnMedia(this.room, () => this.redraw());
+    this.mediaLine = new MediaLine(this.room);
     if (memory?.active === true && input.choice === null) {
       const absence = Date.now() - memory.lastSeenAt;
       this.media.wanted = {
@@ -102,7 +116,7 @@ export class MeetingSession {
     }
     this.state = {
       phase: 'joining',
-      outageSince: null,
+      outage: null,
       meetingName: input.meeting.name,
       joinedAt: memory?.active === true ? memory.joinedAt : 0,
       participants: [],
@@ -135,10 +149,18 @@ export class MeetingSession {
     this.end('self');
   }
 
-  /** The button of the banner: a fresh join at once instead of waiting for the library or the clock. */
+  /** The button of the banner: an attempt at once instead of waiting for the library or the clock. */
   retryNow(): void {
     if (this.rejoining) this.wait.wake();
+    else if (this.state.outage?.kind === 'media') void this.resumeAnew();
+    // The library listens to this and tries at once; what still passes is not given up for it.
+    else if (this.state.outage?.kind === 'signalling') window.dispatchEvent(new Event('online'));
     else void this.room.disconnect();
+  }
+
+  /** Opens signalling again, and media with it, within the same session. */
+  private async resumeAnew(): Promise<void> {
+    await this.room.simulateScenario('signal-reconnect');
   }
 
   startAudio(): void {
@@ -170,7 +192,7 @@ export class MeetingSession {
   /** Resolves to false when the message was not sent. */
   async sendMessage(written: string): Promise<boolean> {
     const text = cleanMessage(written);
-    if (text === null || this.room.state !== ConnectionState.Connected) return false;
+    if (text === null || !this.isIn()) return false;
     try {
       const { id } = await this.room.localParticipant.sendText(text, { topic: CHAT_TOPIC });
       this.addMessage(id, this.room.localParticipant.identity, text);
@@ -227,16 +249,20 @@ export class MeetingSession {
       void this.room.disconnect();
       return;
     }
+    // From here on a longer absence of media alone is waited for: the server keeps the place.
+    this.room.engine.peerConnectionTimeout = MEDIA_PATIENCE_MS;
     this.connected();
   }
 
   private connected(): void {
     const isReturn = this.state.phase === 'reconnecting';
-    const absence = this.state.outageSince === null ? 0 : Date.now() - this.state.outageSince;
+    const absence = this.state.outage === null ? 0 : Date.now() - this.state.outage.since;
     this.arrivals.beQuiet();
+    this.down.signallingDownSince = null;
+    this.down.mediaDownSince = null;
     this.set({
       phase: 'connected',
-      outageSince: null,
+      outage: null,
       joinedAt: this.state.joinedAt === 0 ? Date.now() : this.state.joinedAt,
     });
     this.redraw();
@@ -267,20 +293,45 @@ export class MeetingSession {
 
   private lineFell(): void {
     if (this.ended || this.state.phase !== 'connected') return;
-    this.set({ phase: 'reconnecting', outageSince: Date.now() });
+    this.down.signallingDownSince = Date.now();
+    this.set({ phase: 'reconnecting', outage: outageOf(this.down) });
     this.remember();
   }
 
   /** The library brought its own session back: tracks are still published, nothing to reopen. */
   private lineIsBack(): void {
-    const { phase, outageSince } = this.state;
-    if (phase !== 'reconnecting' || this.rejoining) return;
+    if (this.state.phase !== 'reconnecting' || this.rejoining) return;
     this.arrivals.beQuiet();
-    this.set({ phase: 'connected', outageSince: null });
+    this.down.signallingDownSince = null;
+    this.set({ phase: 'connected' });
     this.redraw();
     this.restoreHand();
-    const absence = outageSince === null ? 0 : Date.now() - outageSince;
-    if (absence > 3_000) this.announceReturn(false);
+    void this.lookAtMedia();
+  }
+
+  /** Looks whether media passes, and says what of the line is down and when all of it is back. */
+  private async lookAtMedia(): Promise<void> {
+    if (this.ended || this.state.phase === 'joining') return;
+    const { isUp, lastAt } = await this.mediaLine.look();
+    if (this.isOver()) return;
+    const { down } = this;
+    const wentDownAt = down.mediaDownSince;
+    if (this.rejoining || isUp === false) down.mediaDownSince ??= lastAt;
+    else if (isUp === true) down.mediaDownSince = null;
+    const before = this.state.outage;
+    const outage = outageOf(down);
+    if (outage !== null && before?.kind === outage.kind && before.since === outage.since) return;
+    this.set({ outage });
+    if (before !== null && outage === null) this.outageIsOver(before, wentDownAt);
+  }
+
+  private outageIsOver(outage: Outage, mediaWentDownAt: number | null): void {
+    const now = Date.now();
+    const { wanted } = this.media;
+    const mayBeOpen = microphoneAfterAbsence(wanted.microphone, mediaWentDownAt === null ? 0 : now - mediaWentDownAt);
+    const isNowMuted = wanted.microphone && !mayBeOpen;
+    if (isNowMuted) void this.media.setMicrophone(false, false);
+    if (isNowMuted || now - outage.since > WORDS_AFTER_MS) this.announceReturn(isNowMuted);
   }
 
   private sessionEnded(reason: Parameters<typeof endingFor>[0]): void {
@@ -303,6 +354,11 @@ export class MeetingSession {
     const { joinedAt } = this.state;
     this.tearDown();
     this.input.onEnd(reason, joinedAt === 0 ? 0 : Date.now() - joinedAt);
+  }
+
+  /** Whether the room's people are known and media may pass; signalling may be down meanwhile. */
+  private isIn(): boolean {
+    return this.room.state === ConnectionState.Connected || this.room.state === ConnectionState.SignalReconnecting;
   }
 
   private isOver(): boolean {
@@ -329,7 +385,7 @@ export class MeetingSession {
       RoomEvent.TrackUnmuted,
       RoomEvent.LocalTrackPublished,
       RoomEvent.ActiveSpeakersChanged,
-      RoomEvent.ConnectionQualityChanged,
+      RoomEvent.TrackStreamStateChanged,
       RoomEvent.ParticipantNameChanged,
       RoomEvent.ParticipantPermissionsChanged,
       RoomEvent.ConnectionStateChanged,
@@ -342,11 +398,17 @@ export class MeetingSession {
       .on(RoomEvent.Reconnected, () => this.lineIsBack())
       .on(RoomEvent.Disconnected, (reason) => this.sessionEnded(reason))
       .on(RoomEvent.ParticipantConnected, (participant) => {
-        this.arrivals.joined(participant.name ?? participant.identity);
+        this.arrivals.joined(participant.identity, participant.name ?? participant.identity);
         this.redraw();
       })
       .on(RoomEvent.ParticipantDisconnected, (participant) => {
-        if (this.state.phase === 'connected') this.arrivals.left(participant.name ?? participant.identity);
+        const { identity, name } = participant;
+        if (this.state.phase === 'connected') this.arrivals.left(identity, name ?? identity);
+        this.linesLost.delete(identity);
+        this.redraw();
+      })
+      .on(RoomEvent.ConnectionQualityChanged, (quality, participant) => {
+        if (!participant.isLocal) this.tellOfLine(quality, participant);
         this.redraw();
       })
       .on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
@@ -372,7 +434,10 @@ export class MeetingSession {
         this.redraw();
       })
       .on(RoomEvent.ParticipantAttributesChanged, (changed, participant) => {
-        if (!participant.isLocal && changed[HAND_ATTRIBUTE] !== undefined && changed[HAND_ATTRIBUTE] !== '') {
+        const hand = changed[HAND_ATTRIBUTE];
+        // Who comes back with the hand still up has not raised it again.
+        if (!participant.isLocal && hand !== undefined && hand !== '' && this.handsTold.get(participant.identity) !== hand) {
+          this.handsTold.set(participant.identity, hand);
           announcer.say(currentWords().notices.handRaisedBy(participant.name ?? participant.identity));
         }
         this.redraw();
@@ -388,6 +453,7 @@ export class MeetingSession {
 
     const seen = setInterval(() => this.remember(), SEEN_INTERVAL_MS);
     const headcount = setInterval(redraw, HEADCOUNT_INTERVAL_MS);
+    const media = setInterval(() => void this.lookAtMedia(), MEDIA_INTERVAL_MS);
     const onPageHide = (event: PageTransitionEvent): void => {
       // A page kept for "back" may return; one that goes for good says goodbye and keeps the seat.
       if (event.persisted) this.remember();
@@ -397,9 +463,20 @@ export class MeetingSession {
     this.cleanUps.push(
       () => clearInterval(seen),
       () => clearInterval(headcount),
+      () => clearInterval(media),
       () => window.removeEventListener('pagehide', onPageHide),
       subscribePreferences(() => void this.media.setCodec(codecFor(this.switches, getPreferences()))),
     );
+  }
+
+  private tellOfLine(quality: ConnectionQuality, { identity, name }: Participant): void {
+    const isLost = quality === ConnectionQuality.Lost;
+    if (isLost === this.linesLost.has(identity)) return;
+    if (isLost) this.linesLost.add(identity);
+    else this.linesLost.delete(identity);
+    if (this.state.outage !== null || this.room.numParticipants > LINES_TOLD_UP_TO) return;
+    const words = currentWords().notices;
+    announcer.say(isLost ? words.lineLost(name ?? identity) : words.lineBack(name ?? identity));
   }
 
   private playAudio(track: RemoteTrack, identity: string): void {
@@ -441,7 +518,7 @@ export class MeetingSession {
       cameraOn: this.media.wanted.camera,
       handAt: state.handAt,
       joinedAt: state.joinedAt,
-      lastSeenAt: state.outageSince ?? Date.now(),
+      lastSeenAt: state.outage?.since ?? Date.now(),
     });
   }
 
@@ -451,7 +528,7 @@ export class MeetingSession {
       this.redrawTimer = null;
       const { room, media } = this;
       // While the line is down the room is empty; the page keeps showing who was there.
-      const isIn = room.state === ConnectionState.Connected;
+      const isIn = this.isIn();
       const participants = isIn ? viewsOf(room, this.state.participants) : this.state.participants;
       this.set({
         participants,

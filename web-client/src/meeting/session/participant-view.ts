@@ -16,6 +16,9 @@ export interface ParticipantView {
   microphoneOn: boolean;
   camera: VideoTrack | null;
   screen: VideoTrack | null;
+  /** The server does not send the picture for now. */
+  isCameraPaused: boolean;
+  isScreenPaused: boolean;
   /** The other shares a screen, whether or not its picture has arrived. */
   isSharing: boolean;
   handAt: number | null;
@@ -36,6 +39,10 @@ export function readHand(attribute: string | undefined): number | null {
 function picture(publication: TrackPublication | undefined): VideoTrack | null {
   if (publication === undefined || publication.isMuted) return null;
   return publication.videoTrack ?? null;
+}
+
+function isPaused(publication: TrackPublication | undefined): boolean {
+  return picture(publication)?.streamState === Track.StreamState.Paused;
 }
 
 function qualityWord(quality: ConnectionQuality): QualityWord {
@@ -60,6 +67,7 @@ function shownName(participant: Participant): string {
 
 export function viewOf(participant: Participant, isSelf: boolean): ParticipantView {
   const microphone = participant.getTrackPublication(Track.Source.Microphone);
+  const camera = participant.getTrackPublication(Track.Source.Camera);
   const screen = participant.getTrackPublication(Track.Source.ScreenShare);
   return {
     identity: participant.identity,
@@ -69,8 +77,10 @@ export function viewOf(participant: Participant, isSelf: boolean): ParticipantVi
     lastSpokeAt: participant.lastSpokeAt?.getTime() ?? 0,
     quality: qualityWord(participant.connectionQuality),
     microphoneOn: microphone !== undefined && !microphone.isMuted,
-    camera: picture(participant.getTrackPublication(Track.Source.Camera)),
+    camera: picture(camera),
     screen: picture(screen),
+    isCameraPaused: isPaused(camera),
+    isScreenPaused: isPaused(screen),
     isSharing: screen !== undefined && !screen.isMuted,
     handAt: readHand(participant.attributes[HAND_ATTRIBUTE]),
     joinedAt: participant.joinedAt?.getTime() ?? 0,

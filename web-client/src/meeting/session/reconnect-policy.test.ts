@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { outagePhase, rejoinDelay, resumeDelay, RESUME_WINDOW_MS, waitBeforeRejoin } from './reconnect-policy';
+import {
+  outagePhase,
+  rejoinDelay,
+  resumeDelay,
+  RESUME_WINDOW_MS,
+  RESUME_WINDOW_WITH_MEDIA_MS,
+  waitBeforeRejoin,
+} from './reconnect-policy';
 
 describe('joining again', () => {
   it('waits 0.3, 0.6, 1.2 … and never more than 5 seconds', () => {
@@ -22,10 +29,15 @@ describe('joining again', () => {
 });
 
 describe('resuming the session', () => {
-  it('starts at once, stays quick, and outlasts a line that is gone for ten seconds', () => {
-    expect(resumeDelay(0, 0, 0)).toBe(0);
-    expect(resumeDelay(9, 10_500, 0.5)).toBeLessThanOrEqual(2400);
-    expect(resumeDelay(20, RESUME_WINDOW_MS, 0.5)).toBeNull();
+  it('starts at once, stays quick, and outlasts a line that is gone for twenty seconds', () => {
+    expect(resumeDelay(0, 0, 0, false)).toBe(0);
+    expect(resumeDelay(9, 20_500, 0.5, false)).toBeLessThanOrEqual(2400);
+    expect(resumeDelay(20, RESUME_WINDOW_MS, 0.5, false)).toBeNull();
+  });
+
+  it('goes on for a minute while sound and pictures go on', () => {
+    expect(resumeDelay(20, RESUME_WINDOW_MS, 0.5, true)).toBeLessThanOrEqual(2400);
+    expect(resumeDelay(20, RESUME_WINDOW_WITH_MEDIA_MS, 0.5, true)).toBeNull();
   });
 });
 

@@ -4,9 +4,14 @@
  * long as the visitor stays.
  */
 
-/** How long the library may try by itself. Longer keeps a screen share over a longer outage; shorter
- *  gets a fresh token sooner when the old one is what the server refuses. */
-export const RESUME_WINDOW_MS = 16_000;
+/** How long the library may try by itself while nothing passes: as long as the server keeps the participant
+ *  (20 s), and an attempt longer. To give up sooner is to be seen leaving and coming. */
+export const RESUME_WINDOW_MS = 22_000;
+/** The same while sound and pictures go on: then the server keeps the participant for 60 s. */
+export const RESUME_WINDOW_WITH_MEDIA_MS = 62_000;
+/** How long media may be away while the server is talked to, before the library begins its session anew, from when
+ *  the browser gives its paths up (some 17 s after the last packet) and looks for new ones. It looks for 15 s. */
+export const MEDIA_PATIENCE_MS = 15_000;
 /** First wait between two attempts; doubled each time. */
 const FIRST_DELAY_MS = 300;
 /** Ceiling of the wait: somebody who watches the page sees an attempt at least this often. */
@@ -32,8 +37,8 @@ export function waitBeforeRejoin(attempt: number, random: number, retryAfterMs: 
 }
 
 /** The library's own policy: quick attempts inside the window, then null, which ends its session. */
-export function resumeDelay(retryCount: number, elapsedMs: number, random: number): number | null {
-  if (elapsedMs >= RESUME_WINDOW_MS) return null;
+export function resumeDelay(retryCount: number, elapsedMs: number, random: number, isMediaUp: boolean): number | null {
+  if (elapsedMs >= (isMediaUp ? RESUME_WINDOW_WITH_MEDIA_MS : RESUME_WINDOW_MS)) return null;
   // The first attempt is immediate but for the jitter: most falls are a moment's switch of networks.
   if (retryCount === 0) return Math.round(FIRST_DELAY_MS * random);
   return rejoinDelay(retryCount - 1, random, MAX_RESUME_DELAY_MS);

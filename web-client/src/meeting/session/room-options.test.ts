@@ -16,8 +16,8 @@ describe('the switches in the address', () => {
   });
 
   it('choose between one connection and two', () => {
-    expect(roomOptions(readSwitches(''), DEFAULT_PREFERENCES).singlePeerConnection).toBe(true);
-    expect(roomOptions(readSwitches('?v0=1'), DEFAULT_PREFERENCES).singlePeerConnection).toBe(false);
+    expect(roomOptions(readSwitches(''), DEFAULT_PREFERENCES, () => true).singlePeerConnection).toBe(true);
+    expect(roomOptions(readSwitches('?v0=1'), DEFAULT_PREFERENCES, () => true).singlePeerConnection).toBe(false);
   });
 });
 

@@ -14,11 +14,11 @@ export function codecFor(switches: AddressSwitches, preferences: Pick<Preference
   return preferences.codec === 'automatic' ? DEFAULT_CODEC : preferences.codec;
 }
 
-const reconnectPolicy: ReconnectPolicy = {
-  nextRetryDelayInMs: ({ retryCount, elapsedMs }) => resumeDelay(retryCount, elapsedMs, Math.random()),
-};
-
-export function roomOptions(switches: AddressSwitches, preferences: Preferences): RoomOptions {
+/** @param isMediaUp whether sound and pictures pass at the moment it is asked */
+export function roomOptions(switches: AddressSwitches, preferences: Preferences, isMediaUp: () => boolean): RoomOptions {
+  const reconnectPolicy: ReconnectPolicy = {
+    nextRetryDelayInMs: ({ retryCount, elapsedMs }) => resumeDelay(retryCount, elapsedMs, Math.random(), isMediaUp()),
+  };
   const { microphoneId, cameraId, speakerId } = preferences;
   return {
     // Ask for the layer that fits the tile, and send only the layers somebody asks for.

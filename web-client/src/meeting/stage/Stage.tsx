@@ -4,12 +4,15 @@ import { useWords } from '../../words/words';
 import type { ParticipantView } from '../session/participant-view';
 import { capacity, layout, pageCount, type LayoutMode } from './layout';
 import { chooseSpeaker, orderPeople } from './order';
+import { noticeOn } from './notice';
 import { Tile } from './Tile';
 import { useSize } from './use-size';
 
 interface Props {
   people: readonly ParticipantView[];
   mode: LayoutMode;
+  /** Then every picture stands still, and the banner says why. */
+  isOwnLineDown: boolean;
 }
 
 interface Item {
@@ -20,7 +23,7 @@ interface Item {
 
 const itemOf = (view: ParticipantView, kind: Item['kind']): Item => ({ key: `${kind}:${view.identity}`, kind, view });
 
-export function Stage({ people, mode }: Props) {
+export function Stage({ people, mode, isOwnLineDown }: Props) {
   const words = useWords();
   const area = useRef<HTMLUListElement>(null);
   const { width, height } = useSize(area);
@@ -49,6 +52,7 @@ export function Stage({ people, mode }: Props) {
 
   const pages = pageCount(items.length, perPage, shownMode);
   const current = Math.min(page, pages - 1);
+  const ownQuality = people.find((view) => view.isSelf)?.quality ?? 'unknown';
   const visible = itemsOfPage(items, current, perPage, shownMode);
   const rects = layout(visible.length, width, height, shownMode);
 
@@ -66,7 +70,8 @@ export function Stage({ people, mode }: Props) {
       >
         {visible.map((item, index) => {
           const rect = rects[index];
-          return rect === undefined ? null : <Tile key={item.key} view={item.view} rect={rect} kind={item.kind} />;
+          const notice = isOwnLineDown ? null : noticeOn(item.view, item.kind, ownQuality);
+          return rect === undefined ? null : <Tile key={item.key} view={item.view} rect={rect} kind={item.kind} notice={notice} />;
         })}
       </ul>
       {pages > 1 && (

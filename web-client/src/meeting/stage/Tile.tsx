@@ -4,6 +4,7 @@ import { Icon } from '../../appearance/Icon';
 import { useWords } from '../../words/words';
 import type { ParticipantView } from '../session/participant-view';
 import type { Rect } from './layout';
+import type { TileNotice } from './notice';
 import { QualityMark } from './QualityMark';
 import { VideoView } from './VideoView';
 
@@ -27,6 +28,7 @@ interface Props {
   view: ParticipantView;
   rect: Rect;
   kind: 'person' | 'screen';
+  notice: TileNotice | null;
 }
 
 function placeOf({ x, y, width, height }: Rect) {
@@ -34,7 +36,7 @@ function placeOf({ x, y, width, height }: Rect) {
 }
 
 export const Tile = memo(
-  function Tile({ view, rect, kind }: Props) {
+  function Tile({ view, rect, kind, notice }: Props) {
     const words = useWords();
     const isScreen = kind === 'screen';
     const track = isScreen ? view.screen : view.camera;
@@ -55,8 +57,12 @@ export const Tile = memo(
         data-microphone={view.microphoneOn ? 'on' : 'off'}
         data-camera={view.camera === null ? 'off' : 'on'}
         data-speaking={isSpeaking}
+        data-notice={notice ?? 'none'}
       >
-        <span className="visually-hidden">{description}</span>
+        <span className="visually-hidden">
+          {description}
+          {notice !== null && words.sentenceBreak + words.meeting.tileNotice[notice]}
+        </span>
         <div className="tile-face" aria-hidden="true">
           {/* Also under a picture, for the moment until it comes. */}
           {!isScreen && (
@@ -65,6 +71,11 @@ export const Tile = memo(
             </div>
           )}
           {track !== null && <VideoView track={track} isMirrored={view.isSelf && !isScreen} isWhole={isScreen} />}
+          {notice !== null && (
+            <p className={`tile-notice tile-notice-${notice}`} data-testid="tile-notice">
+              <span>{words.meeting.tileNotice[notice]}</span>
+            </p>
+          )}
           {!isScreen && view.handAt !== null && (
             <span className="tile-hand">
               <Icon name="hand" size="1.25rem" />
@@ -87,6 +98,7 @@ export const Tile = memo(
   (a, b) =>
     a.view === b.view &&
     a.kind === b.kind &&
+    a.notice === b.notice &&
     a.rect.x === b.rect.x &&
     a.rect.y === b.rect.y &&
     a.rect.width === b.rect.width &&

@@ -14,6 +14,8 @@ function person(identity: string, change: Partial<ParticipantView> = {}): Partic
     microphoneOn: true,
     camera: null,
     screen: null,
+    isCameraPaused: false,
+    isScreenPaused: false,
     isSharing: false,
     handAt: null,
     joinedAt: 0,
@@ -27,8 +29,23 @@ describe('the order of people', () => {
     expect(orderPeople(before, [person('c'), person('a'), person('b')], 2)).toBe(before);
   });
 
-  it('drops who left and adds who came at the end', () => {
-    expect(orderPeople(['a', 'b'], [person('b'), person('c')], 9)).toEqual(['b', 'c']);
+  it('adds who came at the end, and gives who left and comes back the same place', () => {
+    const without = orderPeople(['a', 'b'], [person('b'), person('c')], 9);
+    expect(without).toEqual(['a', 'b', 'c']);
+    expect(orderPeople(without, [person('c'), person('b'), person('a')], 9)).toBe(without);
+  });
+
+  it('does not keep places for ever', () => {
+    const gone = Array.from({ length: 60 }, (_, index) => `gone-${index}`);
+    const order = orderPeople(gone, [person('a')], 9);
+    expect(order).toHaveLength(51);
+    expect(order[0]).toBe('gone-10');
+    expect(order.at(-1)).toBe('a');
+  });
+
+  it('counts the first page by who is there', () => {
+    const people = [person('a'), person('b'), person('c', { isSpeaking: true })];
+    expect(orderPeople(['gone', 'a', 'b', 'c'], people, 2)).toEqual(['gone', 'c', 'b', 'a']);
   });
 
   it('brings a speaker to the first page in exchange for the one silent longest', () => {

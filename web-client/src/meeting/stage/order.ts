@@ -4,25 +4,34 @@
  */
 import type { ParticipantView } from '../session/participant-view';
 
-/** @param before identities in their present order; newcomers go to the end, leavers drop out */
+/** How many who have left keep their places: whose line fell comes back to the same one. */
+const PLACES_KEPT = 50;
+
+/**
+ * @param before identities in their present order; newcomers go to the end, leavers stay in it unseen
+ * @returns the new order, with those in it who are not there now
+ */
 export function orderPeople(
   before: readonly string[],
   people: readonly ParticipantView[],
   firstPage: number,
 ): readonly string[] {
   const known = new Map(people.map((person) => [person.identity, person]));
-  const order = before.filter((identity) => known.has(identity));
+  let surplus = before.filter((identity) => !known.has(identity)).length - PLACES_KEPT;
+  const order = before.filter((identity) => known.has(identity) || surplus-- <= 0);
   const placed = new Set(order);
   for (const person of people) if (!placed.has(person.identity)) order.push(person.identity);
 
-  for (let index = firstPage; index < order.length; index++) {
-    const identity = order[index];
-    if (identity === undefined || known.get(identity)?.isSpeaking !== true) continue;
-    const place = quietestPlace(order.slice(0, firstPage), known);
-    const displaced = place === null ? undefined : order[place];
+  const shown = order.filter((identity) => known.has(identity));
+  for (const speaker of shown.slice(Math.max(0, firstPage))) {
+    if (known.get(speaker)?.isSpeaking !== true) continue;
+    const place = quietestPlace(shown.slice(0, firstPage), known);
+    const displaced = place === null ? undefined : shown[place];
     if (place === null || displaced === undefined) break;
-    order[place] = identity;
-    order[index] = displaced;
+    shown[place] = speaker;
+    const [from, to] = [order.indexOf(speaker), order.indexOf(displaced)];
+    order[from] = displaced;
+    order[to] = speaker;
   }
   const isUnchanged = order.length === before.length && order.every((identity, index) => identity === before[index]);
   return isUnchanged ? before : order;
