@@ -410,6 +410,7 @@ impl World {
                 connection,
                 track,
                 is_paused: input.arbitrary()?,
+                is_line_full: input.arbitrary()?,
             },
             9 => Event::AudioLevels(vec![(track, input.arbitrary()?)]),
             10 => Event::Line {
