@@ -451,7 +451,11 @@ impl Estimate {
                 self.probes.wait(now);
                 self.decreased = Some(now);
                 self.is_limited = true;
-                let unused = self.is_unused().then_some(DECREASE_UNUSED * self.rate);
+                // So much is sent, and whatever delays it is not that it is too much.
+                let sent = self.sent.rate().unwrap_or(0.0);
+                let unused = self
+                    .is_unused()
+                    .then_some((DECREASE_UNUSED * self.rate).max(sent));
                 let came = self.came_through().unwrap_or(self.rate);
                 if self
                     .capacity

@@ -16,6 +16,9 @@ const LEAST: u32 = 5;
 /// Below this part of what was sent, the line carries no more than what came.
 const CARRIED: f64 = 0.9;
 
+/// What comes so much later than it was sent, in microseconds, may be the receiver's own unrest.
+const UNREST: i64 = 20_000;
+
 /// What came more quickly than it was sent by this was held up on the way, and says nothing.
 const BUNCHED: f64 = 2.0;
 
@@ -147,14 +150,14 @@ impl Cluster {
         if came > BUNCHED * sent {
             return None;
         }
-        Some(if came < CARRIED * sent {
+        Some(if came < CARRIED * sent && came_for - sent_for > UNREST {
             Carried {
                 rate: SURE * came,
                 is_all: false,
             }
         } else {
             Carried {
-                rate: sent.min(came),
+                rate: sent,
                 is_all: true,
             }
         })
