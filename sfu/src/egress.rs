@@ -546,7 +546,8 @@ impl Outlet {
         };
         let padded = self.streams.iter_mut().find_map(|stream| {
             let payload_type = stream.agreed.repair_types.first()?.1;
-            let is_told = stream.packets > 0 && stream.agreed.extensions.transport.is_some();
+            // Also before the first picture, which may wait for what the probe finds.
+            let is_told = stream.agreed.extensions.transport.is_some();
             let rtx = stream.rtx.filter(|_| is_told)?;
             Some((stream, payload_type, rtx))
         });
