@@ -103,7 +103,7 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
   const [dialog, setDialog] = useState<'settings' | 'shortcuts' | null>(null);
   const isOverlay = useMediaQuery(OVERLAY);
   const panelOpener = useRef<Element | null>(null);
-  const { microphoneOn, cameraOn } = state;
+  const { microphoneOn } = state;
 
   useEffect(() => {
     session.setChatOpen(panel === 'chat');
@@ -122,8 +122,8 @@ function MeetingRoom({ code, session }: { code: string; session: MeetingSession 
   }
 
   useShortcuts({
-    toggleMicrophone: () => void session.media.setMicrophone(!microphoneOn),
-    toggleCamera: () => void session.media.setCamera(!cameraOn),
+    toggleMicrophone: () => void session.media.toggle('microphone'),
+    toggleCamera: () => void session.media.toggle('camera'),
     talk: (held) => {
       // Held while already open changes nothing, and letting go must not mute then.
       if (held && microphoneOn) return;

@@ -107,7 +107,7 @@ export function ControlBar(props: Props) {
         pressed={microphoneOn}
         busy={busy.microphone}
         {...(microphoneOn ? {} : { tone: 'alert' as const })}
-        onClick={() => void session.media.setMicrophone(!microphoneOn)}
+        onClick={() => void session.media.toggle('microphone')}
         testId="mic"
       />
       <ControlButton
@@ -117,7 +117,7 @@ export function ControlBar(props: Props) {
         pressed={cameraOn}
         busy={busy.camera}
         {...(cameraOn ? {} : { tone: 'alert' as const })}
-        onClick={() => void session.media.setCamera(!cameraOn)}
+        onClick={() => void session.media.toggle('camera')}
         testId="camera"
       />
       {!isNarrow && share}

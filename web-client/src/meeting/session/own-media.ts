@@ -93,6 +93,12 @@ export class OwnMedia {
     });
   }
 
+  /** Turns a wish around. What is shown may lag behind it: a device takes its time to open. */
+  toggle(kind: DeviceKind): Promise<void> {
+    const on = !this.wanted[kind];
+    return kind === 'microphone' ? this.setMicrophone(on) : this.setCamera(on);
+  }
+
   setScreen(on: boolean): Promise<void> {
     return this.exclusively('screen', async () => {
       if (on && !this.mayPublish()) {
