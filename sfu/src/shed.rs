@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::command::{ConnectionId, Selection};
+use crate::command::{ConnectionId, Quality};
+use crate::subscription::Ceiling;
 
 /// Thousandths of the time that the thread works, from which on something is given up.
 const FULL: u64 = 950;
@@ -27,33 +28,6 @@ const FALL_INTERVAL: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_secs(5);
 
 const RANKS: u32 = 100;
-
-/// What a subscriber's picture suffers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Loss {
-    #[default]
-    Nothing,
-    /// At most the lowest layer is sent.
-    Sharpness,
-    Everything,
-}
-
-impl Loss {
-    /// What is sent of what is wanted.
-    pub(crate) fn of(self, selection: Selection) -> Selection {
-        match self {
-            Loss::Nothing => selection,
-            Loss::Sharpness => Selection {
-                quality: crate::command::Quality::Low,
-                ..selection
-            },
-            Loss::Everything => Selection {
-                is_enabled: false,
-                ..selection
-            },
-        }
-    }
-}
 
 /// How much is given up now.
 #[derive(Debug, Default)]
@@ -95,17 +69,17 @@ impl Shed {
         is_changed
     }
 
-    /// What a connection's pictures suffer.
-    pub(crate) fn of(&self, connection: ConnectionId) -> Loss {
+    /// What is left of a connection's pictures.
+    pub(crate) fn of(&self, connection: ConnectionId) -> Ceiling {
         // Fibonacci hashing spreads numbers that follow one another.
         let mixed = connection.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         let rank = (mixed % u64::from(RANKS)) as u32;
         if self.level > RANKS + rank {
-            Loss::Everything
+            Ceiling::Nothing
         } else if self.level > rank {
-            Loss::Sharpness
+            Ceiling::Layer(Quality::Low)
         } else {
-            Loss::Nothing
+            Ceiling::None
         }
     }
 }
@@ -120,8 +94,8 @@ mod tests {
         let mut shed = Shed::default();
         let counts = |shed: &Shed| {
             let all = (1..=1000).map(|id| shed.of(ConnectionId(id)));
-            let blunt = all.clone().filter(|loss| *loss != Loss::Nothing).count();
-            let none = all.filter(|loss| *loss == Loss::Everything).count();
+            let blunt = all.clone().filter(|loss| *loss != Ceiling::None).count();
+            let none = all.filter(|loss| *loss == Ceiling::Nothing).count();
             (blunt, none)
         };
         assert_eq!(counts(&shed), (0, 0));

@@ -4,7 +4,6 @@ use str0m::media::{Mid, Pt};
 
 use crate::command::{ConnectionId, Quality, Selection};
 use crate::rewrite::Rewrite;
-use crate::shed::Loss;
 
 /// How a payload type of the publisher is sent to this subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub(crate) struct Mapped {
     pub(crate) unwrap_red: bool,
 }
 
-/// What the subscriber's line leaves of what is wanted.
+/// What is left of what is wanted, by the subscriber's line or by the processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ceiling {
     #[default]
@@ -56,9 +55,9 @@ pub(crate) struct Subscription {
     pub(crate) target: Option<usize>,
     pub(crate) rewrite: Rewrite,
     pub(crate) mapped: Option<Mapped>,
-    /// What is given up of it.
-    pub(crate) loss: Loss,
-    pub(crate) ceiling: Ceiling,
+    /// What the processor leaves, and what the subscriber's line does.
+    pub(crate) by_processor: Ceiling,
+    pub(crate) by_line: Ceiling,
     /// The subscriber was told that nothing is sent.
     pub(crate) is_paused: bool,
 }
@@ -74,8 +73,8 @@ impl Subscription {
             target: None,
             rewrite,
             mapped: None,
-            loss: Loss::default(),
-            ceiling: Ceiling::default(),
+            by_processor: Ceiling::default(),
+            by_line: Ceiling::default(),
             is_paused: false,
         }
     }

@@ -12,7 +12,7 @@ use crate::page::write_section;
 use crate::parts::build_server;
 use crate::run::{is_installed, npm_install, run, run_with, target, tools};
 
-/// The version of LiveKit's server that is built: the newest that Go 1.24 compiles.
+/// The version of LiveKit's server that is built; Go 1.24 compiles it.
 const LIVEKIT: &str = "v1.9.12";
 
 /// Where LiveKit's server is, if it is not on the path.

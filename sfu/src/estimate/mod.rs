@@ -154,10 +154,14 @@ impl Record {
 struct Capacity(Option<(f64, f64)>);
 
 impl Capacity {
-    fn bounds(&self) -> Option<(f64, f64)> {
-        let (mean, variance) = self.0?;
+    /// How far above (or, negative, below) what it varies within a rate lies, in kbit/s.
+    fn beyond(&self, rate: f64) -> f64 {
+        let Some((mean, variance)) = self.0 else {
+            return 0.0;
+        };
         let deviation = (variance * mean).sqrt() * 3.0;
-        Some((mean - deviation, mean + deviation))
+        let far = rate / 1000.0 - mean;
+        far - far.clamp(-deviation, deviation)
     }
 
     /// In kbit/s, for which the bounds of the variance are made.
@@ -199,7 +203,6 @@ pub(crate) struct Estimate {
     trend: Trend,
     came: Meter,
     sent: Meter,
-    /// Bytes sent in all.
     rate: f64,
     /// More than the rate was tried, and did not come through.
     is_limited: bool,
@@ -215,8 +218,8 @@ pub(crate) struct Estimate {
     feedback: Option<Instant>,
     round_trip: Duration,
     losses: Losses,
-    /// Before the line was interrupted, and when it was last taken down.
-    interrupted: Option<(f64, Instant)>,
+    /// While the line is interrupted, when the rate was last taken down.
+    interrupted: Option<Instant>,
     /// The shortest delay in this stretch of time and the one before, and when this one began.
     shortest: (Option<i64>, Option<i64>, i64),
     /// Milliseconds that a packet waits on the way, smoothed.
@@ -457,11 +460,7 @@ impl Estimate {
                     .is_unused()
                     .then_some((DECREASE_UNUSED * self.rate).max(sent));
                 let came = self.came_through().unwrap_or(self.rate);
-                if self
-                    .capacity
-                    .bounds()
-                    .is_some_and(|(low, _)| came / 1000.0 < low)
-                {
+                if self.capacity.beyond(came) < 0.0 {
                     self.capacity = Capacity::default();
                 }
                 if unused.is_none() {
@@ -477,11 +476,7 @@ impl Estimate {
                 let Some(came) = self.came_through() else {
                     return;
                 };
-                if self
-                    .capacity
-                    .bounds()
-                    .is_some_and(|(_, high)| came / 1000.0 > high)
-                {
+                if self.capacity.beyond(came) > 0.0 {
                     self.capacity = Capacity::default();
                 }
                 // Before the limit was ever met, what was sent and came in time is carried, whatever
@@ -491,7 +486,7 @@ impl Estimate {
                     self.set(carried);
                 }
                 let seconds = grown.as_secs_f64().min(1.0);
-                let higher = if self.capacity.bounds().is_some() {
+                let higher = if self.capacity.0.is_some() {
                     let response = (self.round_trip + RESPONSE).as_secs_f64();
                     self.rate + (STEP / response).max(4000.0) * seconds
                 } else {
@@ -638,13 +633,9 @@ impl Estimate {
         let Some(feedback) = self.feedback else {
             return;
         };
-        let since = match self.interrupted {
-            Some((_, since)) => since,
-            None => feedback,
-        };
+        let since = self.interrupted.unwrap_or(feedback);
         if self.unanswered >= 5 && now.saturating_duration_since(since) >= INTERRUPTED_AFTER {
-            let (before, _) = self.interrupted.unwrap_or((self.rate, now));
-            self.interrupted = Some((before, now));
+            self.interrupted = Some(now);
             self.is_limited = true;
             self.set(self.rate / 2.0);
         }

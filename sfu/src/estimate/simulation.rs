@@ -229,6 +229,67 @@ fn ours(line: &Line, seconds: u32, from: f64) -> Outcome {
     Outcome::of(&way, &media, from, f64::from(seconds), estimates)
 }
 
+/// Two ends of str0m, of which the first sends over the line and the second reports over another
+/// that only delays.
+struct Pair {
+    ends: Vec<Rtc>,
+    deadlines: [Instant; 2],
+    way: Way,
+    /// When they arrive, at which end.
+    flights: Vec<(f64, usize, Vec<u8>)>,
+    rate: f64,
+    media: Vec<(f64, usize)>,
+    is_connected: bool,
+}
+
+impl Pair {
+    /// Takes everything out of an end until it only waits.
+    fn drain(&mut self, end: usize, at: f64) {
+        loop {
+            match self.ends[end].poll_output().unwrap() {
+                Output::Timeout(deadline) => {
+                    self.deadlines[end] = deadline;
+                    return;
+                }
+                Output::Transmit(transmit) => self.fly(1 - end, at, transmit.contents.to_vec()),
+                Output::Event(Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. })) => {
+                    self.rate = estimate.as_f64();
+                }
+                Output::Event(Event::RtpPacket(packet)) if packet.payload.len() > 100 => {
+                    let bytes = packet.payload.len() + 40 + OVERHEAD;
+                    self.media.push((at, bytes));
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn fly(&mut self, to: usize, at: f64, bytes: Vec<u8>) {
+        let arrives = if to == 1 && self.is_connected {
+            self.way.carry(at, bytes.len())
+        } else {
+            Some(at + self.way.line.delay_milliseconds / 1000.0)
+        };
+        self.flights
+            .extend(arrives.map(|arrives| (arrives, to, bytes)));
+    }
+
+    /// What has arrived, in its order.
+    fn due(&mut self, at: f64) -> Vec<(f64, usize, Vec<u8>)> {
+        let is_connected = self.is_connected;
+        let mut due = Vec::new();
+        self.flights.retain(|one| {
+            let is_due = one.0 <= at || !is_connected;
+            if is_due {
+                due.push(one.clone());
+            }
+            !is_due
+        });
+        due.sort_by(|one, other| one.0.total_cmp(&other.0));
+        due
+    }
+}
+
 /// The same with str0m's estimate and pacer.
 fn theirs(line: &Line, seconds: u32, from: f64) -> Outcome {
     let begin = Instant::now();
@@ -251,166 +312,78 @@ fn theirs(line: &Line, seconds: u32, from: f64) -> Outcome {
     ends[0]
         .bwe()
         .set_bitrate(Bitrate::ZERO, Bitrate::from(WANTED as u64));
-    let mut way = Way::new(line.clone());
-    let mut flights: Vec<(f64, usize, Vec<u8>)> = Vec::new();
-    let mut deadlines = [begin; 2];
-    let mut rate = 500_000.0;
-    let (mut rest, mut sequence, mut media) = (0.0, 1_u64, Vec::new());
+    let mut pair = Pair {
+        ends,
+        deadlines: [begin; 2],
+        way: Way::new(line.clone()),
+        flights: Vec::new(),
+        rate: 500_000.0,
+        media: Vec::new(),
+        is_connected: false,
+    };
+    let (mut rest, mut sequence) = (0.0, 1_u64);
     let mut estimates = Vec::new();
     // Connecting takes no time of the comparison.
-    let mut connected = None;
-    let mut tick = 0;
-    loop {
+    let mut connected = 0;
+    for tick in 0.. {
         let now = begin + MILLISECOND * tick;
-        let since = connected.map_or(0, |since| tick - since);
+        let since = if pair.is_connected {
+            tick - connected
+        } else {
+            0
+        };
         let at = f64::from(since) / 1000.0;
         if since >= seconds * 1000 {
             break;
         }
-        let mut touched = [false; 2];
-        if connected.is_some() && since % FRAME == 0 {
-            rest += f64::min(rate, WANTED) * f64::from(FRAME) / 8000.0;
+        if pair.is_connected && since % FRAME == 0 {
+            let mut is_written = false;
+            rest += f64::min(pair.rate, WANTED) * f64::from(FRAME) / 8000.0;
             while rest > 0.0 {
-                let pt = ends[0].media(mid).unwrap().remote_pts()[0];
-                let mut direct = ends[0].direct_api();
+                let pt = pair.ends[0].media(mid).unwrap().remote_pts()[0];
+                let mut direct = pair.ends[0].direct_api();
                 let stream = direct.stream_tx_by_mid(mid, None).unwrap();
-                let time = since * 90;
                 let mut payload = vec![0x10, 0];
                 payload.resize(PAYLOAD - 40, 1);
-                let write = RtpWrite::new(pt, sequence.into(), time, now, payload);
+                let write = RtpWrite::new(pt, sequence.into(), since * 90, now, payload);
                 stream.write_rtp(write);
                 sequence += 1;
                 rest -= (PAYLOAD + OVERHEAD) as f64;
-                touched[0] = true;
-                drain(
-                    &mut ends,
-                    0,
-                    now,
-                    &mut deadlines,
-                    &mut |event| note(event, &mut rate, &mut Vec::new(), at),
-                    &mut |bytes| fly(&mut way, &mut flights, at, connected.is_some(), 1, bytes),
-                );
+                pair.drain(0, at);
+                // The pacer is asked at once.
+                is_written = true;
+            }
+            if is_written {
+                pair.deadlines[0] = now;
             }
         }
         for end in 0..2 {
-            if deadlines[end] <= now || touched[end] {
-                ends[end].handle_input(Input::Timeout(now)).unwrap();
-                drain(
-                    &mut ends,
-                    end,
-                    now,
-                    &mut deadlines,
-                    &mut |event| note(event, &mut rate, &mut media, at),
-                    &mut |bytes| {
-                        fly(
-                            &mut way,
-                            &mut flights,
-                            at,
-                            connected.is_some(),
-                            1 - end,
-                            bytes,
-                        )
-                    },
-                );
+            if pair.deadlines[end] <= now {
+                pair.ends[end].handle_input(Input::Timeout(now)).unwrap();
+                pair.drain(end, at);
             }
         }
-        let here = f64::from(tick) / 1000.0;
-        let _ = here;
-        let mut due: Vec<(f64, usize, Vec<u8>)> = Vec::new();
-        flights.retain(|one| {
-            let is_due = one.0 <= at || connected.is_none();
-            if is_due {
-                due.push(one.clone());
-            }
-            !is_due
-        });
-        due.sort_by(|one, other| one.0.total_cmp(&other.0));
-        for (_, end, bytes) in due {
+        for (_, end, bytes) in pair.due(at) {
             let receive = Receive {
                 proto: Protocol::Udp,
                 source: addresses[1 - end],
                 destination: addresses[end],
                 contents: DatagramRecv::try_from(&bytes[..]).unwrap(),
             };
-            ends[end]
+            pair.ends[end]
                 .handle_input(Input::Receive(now, receive))
                 .unwrap();
-            drain(
-                &mut ends,
-                end,
-                now,
-                &mut deadlines,
-                &mut |event| note(event, &mut rate, &mut media, at),
-                &mut |bytes| {
-                    fly(
-                        &mut way,
-                        &mut flights,
-                        at,
-                        connected.is_some(),
-                        1 - end,
-                        bytes,
-                    )
-                },
-            );
+            pair.drain(end, at);
         }
-        if connected.is_none() && ends.iter().all(Rtc::is_connected) {
-            connected = Some(tick);
+        if !pair.is_connected && pair.ends.iter().all(Rtc::is_connected) {
+            (pair.is_connected, connected) = (true, tick);
         }
-        if connected.is_some() && since % 1000 == 0 {
-            estimates.push(rate);
+        if pair.is_connected && since % 1000 == 0 {
+            estimates.push(pair.rate);
         }
-        tick += 1;
         assert!(tick < seconds * 1000 + 5000, "never connected");
     }
-    Outcome::of(&way, &media, from, f64::from(seconds), estimates)
-}
-
-fn note(event: Event, rate: &mut f64, media: &mut Vec<(f64, usize)>, at: f64) {
-    match event {
-        Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) => *rate = estimate.as_f64(),
-        Event::RtpPacket(packet) if packet.payload.len() > 100 => {
-            media.push((at, packet.payload.len() + 40 + OVERHEAD));
-        }
-        _ => {}
-    }
-}
-
-/// Media flies over the line, reports over another that only delays.
-fn fly(
-    way: &mut Way,
-    flights: &mut Vec<(f64, usize, Vec<u8>)>,
-    at: f64,
-    is_connected: bool,
-    to: usize,
-    bytes: Vec<u8>,
-) {
-    let arrives = if to == 1 && is_connected {
-        way.carry(at, bytes.len())
-    } else {
-        Some(at + way.line.delay_milliseconds / 1000.0)
-    };
-    flights.extend(arrives.map(|arrives| (arrives, to, bytes)));
-}
-
-fn drain(
-    ends: &mut [Rtc],
-    end: usize,
-    now: Instant,
-    deadlines: &mut [Instant; 2],
-    note: &mut impl FnMut(Event),
-    fly: &mut impl FnMut(Vec<u8>),
-) {
-    loop {
-        match ends[end].poll_output().unwrap() {
-            Output::Timeout(deadline) => {
-                deadlines[end] = deadline;
-                return;
-            }
-            Output::Transmit(transmit) => fly(transmit.contents.to_vec()),
-            Output::Event(event) => note(event),
-        }
-        let _ = now;
-    }
+    Outcome::of(&pair.way, &pair.media, from, f64::from(seconds), estimates)
 }
 
 fn lines() -> Vec<(&'static str, Line)> {

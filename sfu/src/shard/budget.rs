@@ -106,7 +106,7 @@ impl Shard {
                 }
                 continue;
             }
-            let wanted = one.loss.of(one.selection);
+            let wanted = one.by_processor.of(one.selection);
             if !wanted.is_enabled || track.is_muted {
                 continue;
             }
@@ -127,7 +127,7 @@ impl Shard {
                     .map(|(layer, quality, _)| (layer, quality))
                     .collect(),
                 current,
-                is_paused: one.ceiling == Ceiling::Nothing,
+                is_paused: one.by_line == Ceiling::Nothing,
             });
         }
         bill
@@ -201,8 +201,8 @@ impl Shard {
             else {
                 continue;
             };
-            if one.ceiling != ceiling {
-                one.ceiling = ceiling;
+            if one.by_line != ceiling {
+                one.by_line = ceiling;
                 changed.push(picture.track);
             }
             let given = given.flatten();

@@ -12,7 +12,6 @@ use crate::layer;
 use crate::payload::{Vp8, starts_keyframe};
 use crate::peer::{codec_of, passed_on};
 use crate::rewrite::Source;
-use crate::shed::Loss;
 use crate::subscription::{Ceiling, Mapped};
 use crate::track::Packet;
 
@@ -31,24 +30,24 @@ impl Shard {
         let is_video = track.publication.kind == TrackKind::Video;
         let mut best = None;
         for one in &mut track.subscriptions {
-            one.loss = if is_video {
+            one.by_processor = if is_video {
                 self.shed.of(one.connection)
             } else {
-                Loss::Nothing
+                Ceiling::None
             };
-            let wanted = one.loss.of(one.selection);
-            let allowed = one.ceiling.of(wanted);
+            let wanted = one.by_processor.of(one.selection);
+            let allowed = one.by_line.of(wanted);
             if allowed.is_enabled {
                 best = best.max(Some(allowed.quality));
             }
             let target = layer::choose(&layers, allowed);
-            let is_paused = one.loss == Loss::Everything || one.ceiling == Ceiling::Nothing;
+            let is_paused = one.by_processor == Ceiling::Nothing || one.by_line == Ceiling::Nothing;
             if is_video && std::mem::replace(&mut one.is_paused, is_paused) != is_paused {
                 self.events.push_back(Event::Paused {
                     connection: one.connection,
                     track: id,
                     is_paused,
-                    is_line_full: one.loss != Loss::Everything,
+                    is_line_full: one.by_processor != Ceiling::Nothing,
                 });
             }
             if target.is_none() {

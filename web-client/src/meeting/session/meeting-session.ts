@@ -320,7 +320,7 @@ export class MeetingSession {
     else if (isUp === true) down.mediaDownSince = null;
     const before = this.state.outage;
     const outage = outageOf(down);
-    if (outage !== null && before?.kind === outage.kind && before.since === outage.since) return;
+    if (before?.kind === outage?.kind && before?.since === outage?.since) return;
     this.set({ outage });
     if (before !== null && outage === null) this.outageIsOver(before, wentDownAt);
   }
