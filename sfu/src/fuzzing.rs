@@ -2,6 +2,10 @@
 //! makes of a fuzzer's bytes what a property test makes of its strategy, and runs the same check. The
 //! benchmarks come in by it too, for single steps.
 
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
 mod live;
 pub(crate) mod plain;
 mod steps;
@@ -107,32 +111,19 @@ pub fn payloads(data: &[u8]) -> Result<()> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::replay::{Target, damaged, whole};
     use super::*;
 
-    type Target = fn(&[u8]) -> Result<()>;
-
-    const TARGETS: [(&str, Target); 4] = [
+    const TARGETS: &[Target] = &[
         ("datagram", datagrams),
         ("egress", egress),
         ("payloads", payloads),
         ("reports", reports),
     ];
 
-    fn seeds(target: &str) -> Vec<Vec<u8>> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/");
-        let files = std::fs::read_dir(format!("{folder}{target}")).expect("the target has seeds");
-        files
-            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-            .collect()
-    }
-
     #[test]
     fn what_fuzzing_begins_with_is_survived() {
-        for (name, target) in TARGETS {
-            for seed in seeds(name) {
-                let _ = target(&seed);
-            }
-        }
+        whole(TARGETS);
     }
 
     proptest! {
@@ -141,25 +132,13 @@ mod tests {
             cases: ProptestConfig::default().cases / 8,
             ..ProptestConfig::default()
         })]
-        /// A little of what the fuzzer does, without its eyes.
         #[test]
         fn damaged_seeds_are_survived(
             place: prop::sample::Index,
             damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             length: prop::sample::Index,
         ) {
-            for (name, target) in TARGETS {
-                let seeds = seeds(name);
-                let mut seed = seeds[place.index(seeds.len())].clone();
-                seed.truncate(length.index(seed.len() * 2 + 1));
-                for (at, byte) in &damage {
-                    if !seed.is_empty() {
-                        let at = at.index(seed.len());
-                        seed[at] = *byte;
-                    }
-                }
-                let _ = target(&seed);
-            }
+            damaged(TARGETS, place, &damage, length);
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The door for the fuzz targets in `../fuzz`: what can be reached only from inside. Each function
 //! makes of a fuzzer's bytes what a client could have sent, and checks what comes of it.
 
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
 mod descriptions;
 mod requests;
 
@@ -173,12 +177,12 @@ pub fn calls(data: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    type Target = fn(&[u8]) -> Result<()>;
+    use super::replay::{Target, damaged, whole};
+    use super::*;
 
-    const TARGETS: [(&str, Target); 6] = [
+    const TARGETS: &[Target] = &[
         ("calls", calls),
         ("descriptions", descriptions),
         ("http-media", http_media),
@@ -187,21 +191,9 @@ mod tests {
         ("tokens", tokens),
     ];
 
-    fn seeds(target: &str) -> Vec<Vec<u8>> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds/");
-        let files = std::fs::read_dir(format!("{folder}{target}")).expect("the target has seeds");
-        files
-            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-            .collect()
-    }
-
     #[test]
     fn what_fuzzing_begins_with_is_survived() {
-        for (name, target) in TARGETS {
-            for seed in seeds(name) {
-                let _ = target(&seed);
-            }
-        }
+        whole(TARGETS);
     }
 
     proptest! {
@@ -210,25 +202,13 @@ mod tests {
             cases: ProptestConfig::default().cases / 8,
             ..ProptestConfig::default()
         })]
-        /// A little of what the fuzzer does, without its eyes.
         #[test]
         fn damaged_seeds_are_survived(
             place: prop::sample::Index,
             damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             length: prop::sample::Index,
         ) {
-            for (name, target) in TARGETS {
-                let seeds = seeds(name);
-                let mut seed = seeds[place.index(seeds.len())].clone();
-                seed.truncate(length.index(seed.len() * 2 + 1));
-                for (at, byte) in &damage {
-                    if !seed.is_empty() {
-                        let at = at.index(seed.len());
-                        seed[at] = *byte;
-                    }
-                }
-                let _ = target(&seed);
-            }
+            damaged(TARGETS, place, &damage, length);
         }
     }
 }
