@@ -1,6 +1,7 @@
 //! What a frame of a camera costs the shard, from the publisher's three packets to the datagrams of
 //! everyone who sees it, and what they report and ask for meanwhile: without sockets, on the
-//! simulation's clock.
+//! simulation's clock. And what single steps of that way cost, where the door to them is open:
+//! `RUSTFLAGS="--cfg fuzzing" cargo bench -p sfu`.
 
 // `criterion_group!` makes a public function without a word about it.
 #![allow(missing_docs)]
@@ -55,5 +56,19 @@ fn frames(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(hot, frames);
+#[cfg(fuzzing)]
+fn steps(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("step");
+    group.warm_up_time(Duration::from_millis(200));
+    group.measurement_time(Duration::from_secs(1));
+    group.throughput(Throughput::Elements(sfu::fuzzing::AT_ONCE));
+    for (name, mut step) in sfu::fuzzing::steps() {
+        group.bench_function(name, |bencher| bencher.iter(&mut step));
+    }
+}
+
+#[cfg(not(fuzzing))]
+fn steps(_: &mut Criterion) {}
+
+criterion_group!(hot, frames, steps);
 criterion_main!(hot);

@@ -3,6 +3,7 @@
 mod bench;
 mod crowd;
 mod demo;
+mod fuzz;
 mod install;
 mod instructions;
 mod inventory;

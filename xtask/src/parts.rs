@@ -5,20 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::run::{build_client, is_asked_to_end, npm_install, run, run_with};
-use crate::{install, instructions, inventory};
+use crate::{fuzz, install, instructions, inventory};
 
 const CARGO_DENY: (&str, &str) = ("cargo-deny", "0.19.0");
-
-const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "0.13.2");
-
-/// The fuzz targets, and so many runs of each that all take about a minute.
-const FUZZ_TARGETS: [(&str, u32); 5] = [
-    ("batch", 100_000),
-    ("datagram", 2_000),
-    ("egress", 50_000),
-    ("payloads", 2_000_000),
-    ("reports", 4_000_000),
-];
 
 /// How long one check of `cargo deny` may take.
 const DENY_BUDGET: Duration = Duration::from_secs(120);
@@ -73,7 +62,8 @@ const LONG_CASES: &str = "20000";
 /// In the order in which they run: what fails soonest comes first.
 const PARTS: &[Part] = &[
     part("format", 1, |budget| {
-        run(".", budget, "cargo", &["fmt", "--all", "--check"])
+        run(".", budget, "cargo", &["fmt", "--all", "--check"])?;
+        run("fuzz", budget, "cargo", &["fmt", "--check"])
     }),
     part("install", 12, |_| install::packages()),
     part("client-install", 5, |_| npm_install("web-client")),
@@ -116,6 +106,7 @@ const PARTS: &[Part] = &[
         node("tests/browser", "screenshots", budget)
     }),
     part("python", 20, python),
+    part("fuzz", 15, fuzz::short),
     Part {
         name: "properties",
         minutes: 60,
@@ -131,10 +122,10 @@ const PARTS: &[Part] = &[
         },
     },
     Part {
-        name: "fuzz",
-        minutes: 25,
+        name: "fuzz-long",
+        minutes: 600,
         is_long: true,
-        work: fuzz,
+        work: fuzz::long,
     },
     Part {
         name: "ten-minutes",
@@ -144,23 +135,19 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// The server as it is shipped, with the web client inside.
+/// The server as it is shipped, with the web client inside, and the line that tests run on. Each by
+/// itself: together they would have other features than the demo builds.
 pub(crate) fn build_server(budget: Duration) -> Result<()> {
     build_client(budget)?;
-    run(
-        ".",
-        budget,
-        "cargo",
-        &[
-            "build",
-            "--release",
-            "--bin",
-            "terrace",
-            // What tests run on.
-            "--bin",
-            "line",
-        ],
-    )
+    for program in ["terrace", "line"] {
+        run(
+            ".",
+            budget,
+            "cargo",
+            &["build", "--release", "--bin", program],
+        )?;
+    }
+    Ok(())
 }
 
 /// Licences, bans and sources always; known vulnerabilities only where their database can be reached.
@@ -180,30 +167,6 @@ fn deny(budget: Duration) -> Result<()> {
         return Ok(());
     }
     check(&["--disable-fetch", "advisories"])
-}
-
-/// A bounded run of every fuzz target, the same each time. Without a sanitizer, so that it needs
-/// nothing but the stable compiler; building takes five minutes.
-fn fuzz(budget: Duration) -> Result<()> {
-    let begin = Instant::now();
-    install::package("g++", "/usr/bin/g++")?;
-    let program = install::cargo_tool(CARGO_FUZZ.0, CARGO_FUZZ.1, budget)?;
-    for (target, runs) in FUZZ_TARGETS {
-        let corpus = crate::run::target().join("fuzz-corpus").join(target);
-        std::fs::remove_dir_all(&corpus).ok();
-        std::fs::create_dir_all(&corpus)?;
-        let corpus = corpus.to_string_lossy();
-        let seeds = format!("fuzz/seeds/{target}");
-        let runs = format!("-runs={runs}");
-        let mut words = vec!["run", "--sanitizer", "none", target, &corpus];
-        if crate::run::root().join(&seeds).is_dir() {
-            words.push(&seeds);
-        }
-        words.extend(["--", "-seed=1", "-max_len=2048", "-len_control=0", &runs]);
-        let budget = budget.saturating_sub(begin.elapsed());
-        run(".", budget, &program, &words)?;
-    }
-    Ok(())
 }
 
 /// Runs an npm script of a folder, whose packages are installed first.

@@ -11,9 +11,11 @@ import { until } from '../lib/waiting.mjs';
 /** Between looks, in milliseconds. */
 const LOOK = 200;
 
-/** What the lines do, at so many seconds after the first look. The viewer is at `a`. */
+/** What the lines do, at so many seconds after the first look. Who has the line is at `a`: the viewer, or with `isUplink` the sender. */
 const both = (change) => [{ at: 0, set: { delay_ms: 25, loss: 0, rate_kbit: 0, ...change } }];
-const downlink = (...steps) => steps.map(([at, rate_kbit]) => ({ at, set: { direction: 'b_to_a', delay_ms: 25, loss: 0, rate_kbit, queue_ms: 300 } }));
+const DOWN = 'b_to_a';
+const UP = 'a_to_b';
+const rates = (direction, ...steps) => steps.map(([at, rate_kbit]) => ({ at, set: { direction, delay_ms: 25, loss: 0, rate_kbit, queue_ms: 300 } }));
 const LINES = {
   'no loss': { seconds: 20, steps: both({}) },
   '2 % loss': { seconds: 30, steps: both({ loss: 0.02 }) },
@@ -21,7 +23,8 @@ const LINES = {
   '15 % loss': { seconds: 30, steps: both({ loss: 0.15 }) },
   '30 % loss': { seconds: 30, steps: both({ loss: 0.3 }) },
   '300 ms round trip': { seconds: 30, steps: both({ delay_ms: 150 }) },
-  '3 Mbit/s, 300 kbit/s, 3 Mbit/s': { seconds: 60, steps: downlink([0, 3000], [20, 300], [40, 3000]) },
+  '3 Mbit/s, 300 kbit/s, 3 Mbit/s': { seconds: 60, steps: rates(DOWN, [0, 3000], [20, 300], [40, 3000]) },
+  'uplink 3 Mbit/s, 300 kbit/s, 3 Mbit/s': { seconds: 90, steps: rates(UP, [0, 3000], [20, 300], [40, 3000]), isUplink: true },
 };
 
 const wanted = process.argv.slice(2);
@@ -35,22 +38,23 @@ try {
     await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
     await page.context().grantPermissions(['local-network-access']);
   };
-  const common = { server, harnessUrl: harness.url, room: 'lines', camera: false, microphone: false, prepare };
-  const sender = own.add(
-    await Participant.join({ ...common, number: 1, identity: 'sender', executable: line.wrap(CHROMIUM) }),
-    () => sender.leave(),
-  );
-  await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
-  for (const [name, { seconds, steps }] of Object.entries(LINES)) {
+  const common = { server, harnessUrl: harness.url, camera: false, microphone: false };
+  const here = { prepare };
+  const there = { prepare, executable: line.wrap(CHROMIUM) };
+  for (const [name, { seconds, steps, isUplink = false }] of Object.entries(LINES)) {
     if (wanted.length && !wanted.some((word) => name.includes(word))) continue;
-    await line.set({ ...steps[0].set });
-    const viewer = await Participant.join({ ...common, number: 2, identity: 'viewer' });
+    const pair = new Belongings();
     try {
-      const seen = { name, ...await watch(viewer, line, seconds, steps) };
+      const room = { ...common, room: name };
+      const sender = pair.add(await Participant.join({ ...room, number: 1, identity: 'sender', ...(isUplink ? here : there) }), () => sender.leave());
+      await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
+      await line.set({ ...steps[0].set });
+      const viewer = pair.add(await Participant.join({ ...room, number: 2, identity: 'viewer', ...(isUplink ? there : here) }), () => viewer.leave());
+      const seen = { name, ...await watch(viewer, line, seconds, steps, isUplink ? UP : DOWN) };
       results.push(seen);
       process.stderr.write(`${JSON.stringify(seen)}\n`);
     } finally {
-      await viewer.leave();
+      await pair.closeAll();
       await line.set({ delay_ms: 25, loss: 0, rate_kbit: 0 });
     }
   }
@@ -59,7 +63,7 @@ try {
 }
 console.log(JSON.stringify(results));
 
-async function watch(viewer, line, seconds, steps) {
+async function watch(viewer, line, seconds, steps, direction) {
   const report = () => viewer.evaluate(() => window.receiving.reports(window.room, 'sender'));
   await until('the viewer sees', async () => (await report()).camera?.inbound?.framesDecoded > 5, { patience: 30_000 });
   const looks = [];
@@ -78,7 +82,7 @@ async function watch(viewer, line, seconds, steps) {
       await line.set(set);
       ({ rate_kbit: rate = rate, delay_ms: delay = delay } = set);
     }
-    const [{ camera, microphone }, { b_to_a: counts }] = await Promise.all([report(), line.counts()]);
+    const [{ camera, microphone }, { [direction]: counts }] = await Promise.all([report(), line.counts()]);
     const picture = camera.inbound;
     const sound = microphone.inbound;
     const samples = sound.totalSamplesReceived - last.totalSamplesReceived;

@@ -428,9 +428,7 @@ async function lane(descriptions, { browser, harness, server }, isFirst) {
   await guests.be(SIZES.small - 1);
   await each('small meeting', small);
   await each('notices', notices);
-  // Nearly all of it is waiting.
-  await Promise.all(variants.map(reconnecting));
-  said(`${variants.map((variant) => variant.name).join(', ')} reconnecting`);
+  await each('reconnecting', reconnecting);
   await guests.be(SIZES.office - 1);
   await each('office', office);
   if (!isFirst) return;

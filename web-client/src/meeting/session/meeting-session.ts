@@ -13,7 +13,6 @@ import {
   RoomEvent,
   Track,
   type Participant,
-  type RemoteTrack,
   type TextStreamReader,
 } from 'livekit-client';
 import { announcer } from '../../accessibility/announcer';
@@ -412,7 +411,7 @@ export class MeetingSession {
         this.redraw();
       })
       .on(RoomEvent.TrackSubscribed, (track, _publication, participant) => {
-        this.playAudio(track, participant.identity);
+        this.playAll();
         if (track.source === Track.Source.ScreenShare && this.state.phase === 'connected') {
           announcer.say(currentWords().notices.shareStarted(participant.name ?? participant.identity));
         }
@@ -479,11 +478,16 @@ export class MeetingSession {
     announcer.say(isLost ? words.lineLost(name ?? identity) : words.lineBack(name ?? identity));
   }
 
-  private playAudio(track: RemoteTrack, identity: string): void {
-    if (track.kind !== Track.Kind.Audio) return;
-    const element = track.attach();
-    element.dataset['identity'] = identity;
-    this.audio.append(element);
+  /** Plays whatever is not played yet. The library loses events at the moment when a session has been restored, so its state counts. */
+  private playAll(): void {
+    for (const participant of this.room.remoteParticipants.values()) {
+      for (const { track } of participant.audioTrackPublications.values()) {
+        if (track === undefined || track.attachedElements.length > 0) continue;
+        const element = track.attach();
+        element.dataset['identity'] = participant.identity;
+        this.audio.append(element);
+      }
+    }
   }
 
   private async receiveMessage(reader: TextStreamReader, identity: string): Promise<void> {
@@ -526,6 +530,7 @@ export class MeetingSession {
     if (this.ended) return;
     this.redrawTimer ??= setTimeout(() => {
       this.redrawTimer = null;
+      this.playAll();
       const { room, media } = this;
       // While the line is down the room is empty; the page keeps showing who was there.
       const isIn = this.isIn();

@@ -1,0 +1,10 @@
+//! What clients say over the WebSocket, in any order: the room goes on.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    // The end of the input in the middle of a step ends the run.
+    let _ = signaling::fuzzing::requests(data);
+});

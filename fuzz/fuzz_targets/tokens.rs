@@ -1,0 +1,10 @@
+//! Access tokens: nothing unsigned is let in, and what is signed is read as it was written.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    // The end of the input in the middle of a step ends the run.
+    let _ = signaling::fuzzing::tokens(data);
+});
