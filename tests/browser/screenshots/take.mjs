@@ -332,7 +332,7 @@ async function reconnecting(v) {
     signalling: (line) => [line.signalling],
     everything: (line) => [line.signalling, line.media],
   };
-  await Promise.all(Object.entries(lines).map(([kind, halvesOf]) => v.state(`reconnecting-${kind}`, async (page) => {
+  for (const [kind, halvesOf] of Object.entries(lines)) await v.state(`reconnecting-${kind}`, async (page) => {
     const line = await startLine(page, v.server.udpPort);
     try {
       await v.enter(page, { listenOnly: true });
@@ -352,7 +352,7 @@ async function reconnecting(v) {
     } finally {
       line.close();
     }
-  })));
+  });
 }
 
 /** What stands on a picture that is not as it should be. */

@@ -16,16 +16,18 @@ export function LiveRegions() {
         {assertive}
       </div>
       {notices.length > 0 && (
-        <ul className="notices" role="list">
-          {notices.map((notice) => (
-            <li key={notice.id} className="notice" data-urgency={notice.urgency} data-testid="notice">
-              <span>{notice.text}</span>
-              <button type="button" aria-label={words.close} onClick={() => announcer.dismiss(notice.id)}>
-                <Icon name="close" />
-              </button>
-            </li>
-          ))}
-        </ul>
+        <section aria-label={words.notifications}>
+          <ul className="notices" role="list">
+            {notices.map((notice) => (
+              <li key={notice.id} className="notice" data-urgency={notice.urgency} data-testid="notice">
+                <span>{notice.text}</span>
+                <button type="button" aria-label={words.close} onClick={() => announcer.dismiss(notice.id)}>
+                  <Icon name="close" />
+                </button>
+              </li>
+            ))}
+          </ul>
+        </section>
       )}
     </>
   );

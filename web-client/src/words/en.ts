@@ -11,6 +11,7 @@ export const en: Words = {
   largeTypeOff: 'Normal type',
   skipToContent: 'Skip to content',
   close: 'Close',
+  notifications: 'Notifications',
   retry: 'Retry',
   loading: 'Opening the meeting…',
   sentenceBreak: '. ',

@@ -14,6 +14,7 @@ export const zh = {
   largeTypeOff: '返回普通版',
   skipToContent: '跳到正文',
   close: '关闭',
+  notifications: '通知',
   retry: '重试',
   loading: '正在打开会议…',
   sentenceBreak: '。',
