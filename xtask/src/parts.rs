@@ -106,7 +106,6 @@ const PARTS: &[Part] = &[
         node("tests/browser", "screenshots", budget)
     }),
     part("python", 20, python),
-    part("fuzz", 15, fuzz::short),
     Part {
         name: "properties",
         minutes: 60,
@@ -120,6 +119,12 @@ const PARTS: &[Part] = &[
                 &[("PROPTEST_CASES", LONG_CASES)],
             )
         },
+    },
+    Part {
+        name: "fuzz",
+        minutes: 15,
+        is_long: true,
+        work: fuzz::short,
     },
     Part {
         name: "fuzz-long",
