@@ -1,8 +1,9 @@
 //! What a subscriber's line is spent on: a pure choice.
 //!
 //! Sound is paid before anything comes here. Of the pictures, every one gets its lowest step before
-//! any gets more; then the more important one gets all that it may have before the next. Where not
-//! even all lowest steps fit, the less important pictures get none.
+//! any gets more, then all its frames before any becomes sharper; then the more important one gets
+//! all that it may have before the next. Where not even all lowest steps fit, the less important
+//! pictures get none.
 
 /// How important a picture is; the most important one comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,8 @@ pub(crate) struct Wish {
     pub(crate) area: u32,
     /// What each step costs in bits per second, the lowest first, up to the best one wanted.
     pub(crate) steps: Vec<u64>,
+    /// The lowest step that leaves no frames out.
+    pub(crate) smooth: usize,
     /// The step that is sent now.
     pub(crate) current: Option<usize>,
 }
@@ -74,17 +77,25 @@ pub(crate) fn allocate(budget: u64, wishes: &[Wish]) -> Vec<Option<usize>> {
             break;
         }
     }
-    for at in order {
-        let wish = &wishes[at];
-        while let Some(step) = given[at]
-            && step + 1 < wish.steps.len()
-        {
-            let more = wish.price(step + 1).saturating_sub(wish.price(step));
-            if more > left {
-                break;
+    for is_smooth in [false, true] {
+        for at in order.iter().copied() {
+            let wish = &wishes[at];
+            let last = wish.steps.len() - 1;
+            let last = if is_smooth {
+                last
+            } else {
+                last.min(wish.smooth)
+            };
+            while let Some(step) = given[at]
+                && step < last
+            {
+                let more = wish.price(step + 1).saturating_sub(wish.price(step));
+                if more > left {
+                    break;
+                }
+                left -= more;
+                given[at] = Some(step + 1);
             }
-            left -= more;
-            given[at] = Some(step + 1);
         }
     }
     given
@@ -103,6 +114,7 @@ mod tests {
             rank,
             area,
             steps: LADDER.to_vec(),
+            smooth: 0,
             current,
         }
     }
@@ -148,6 +160,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn all_move_before_one_is_sharp() {
+        let smooth = |rank| Wish {
+            rank,
+            steps: vec![60, 100, 150, 500],
+            smooth: 2,
+            ..Wish::default()
+        };
+        let wishes = [smooth(Rank::Other), smooth(Rank::Speaker)];
+        for (budget, expected) in [
+            (100, [None, Some(0)]),
+            (140, [Some(0), Some(0)]),
+            (190, [Some(0), Some(1)]),
+            (290, [Some(1), Some(2)]),
+            (600, [Some(2), Some(2)]),
+            (760, [Some(2), Some(3)]),
+        ] {
+            assert_eq!(allocate(budget, &wishes), expected, "{budget}");
+        }
+    }
+
     fn wishes() -> impl Strategy<Value = Vec<Wish>> {
         let rank = prop_oneof![
             Just(Rank::Screen),
@@ -163,11 +196,13 @@ mod tests {
             };
             more.into_iter().map(step).collect::<Vec<_>>()
         });
-        let one = (rank, 0..5_u32, steps, proptest::option::of(0..5_usize)).prop_map(
-            |(rank, area, steps, current)| Wish {
+        let current = proptest::option::of(0..5_usize);
+        let one = (rank, 0..5_u32, steps, 0..5_usize, current).prop_map(
+            |(rank, area, steps, smooth, current)| Wish {
                 rank,
                 area,
                 current: current.filter(|at| *at < steps.len()),
+                smooth: smooth.min(steps.len().saturating_sub(1)),
                 steps,
             },
         );

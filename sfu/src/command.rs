@@ -80,7 +80,8 @@ impl Codec {
     }
 }
 
-/// The quality of a simulcast layer, in LiveKit's words; ordered.
+/// The quality of a simulcast layer, or of a spatial layer within one stream (SVC), of which the
+/// uppermost is [`Quality::High`]; in LiveKit's words; ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Quality {
     /// rid `q`.
@@ -131,6 +132,9 @@ pub struct Selection {
     pub area: u32,
     /// It goes before others that are not a screen or the speaker's.
     pub is_pinned: bool,
+    /// So many pictures a second are enough; 0: as many as there are. Fewer are sent where the stream
+    /// has temporal layers.
+    pub frame_rate: u32,
 }
 
 impl Selection {
@@ -141,6 +145,7 @@ impl Selection {
             quality,
             area: 0,
             is_pinned: false,
+            frame_rate: 0,
         }
     }
 }

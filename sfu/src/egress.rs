@@ -92,6 +92,8 @@ pub(crate) struct Outgoing {
     pub(crate) mid: Mid,
     pub(crate) payload_type: Pt,
     pub(crate) unwrap_red: bool,
+    /// It is the last of its picture that this receiver gets.
+    pub(crate) marker: bool,
     pub(crate) numbers: Numbers,
 }
 
@@ -138,6 +140,7 @@ pub(crate) struct Sent {
     pub(crate) packet: Arc<Packet>,
     pub(crate) numbers: Numbers,
     pub(crate) payload_type: Pt,
+    pub(crate) marker: bool,
 }
 
 /// What is sent on one m-line.
@@ -405,7 +408,7 @@ impl Outlet {
             return None;
         }
         let header = Header {
-            marker: packet.marker,
+            marker: to.marker,
             payload_type: *to.payload_type,
             sequence: to.numbers.sequence as u16,
             timestamp: to.numbers.timestamp,
@@ -469,6 +472,7 @@ impl Outlet {
                 packet,
                 numbers,
                 payload_type,
+                marker,
             }) = find(sequence)
             else {
                 continue;
@@ -495,7 +499,7 @@ impl Outlet {
             }
             stream.repaired.push_back((sequence, now));
             let header = Header {
-                marker: packet.marker,
+                marker,
                 payload_type,
                 sequence: stream.repair_sequence as u16,
                 timestamp: numbers.timestamp,
@@ -725,7 +729,7 @@ fn write_header(
         [voice | level.unsigned_abs().min(127)]
     });
     let orientation = values.video_orientation.map(|way| [way as u8]);
-    let dependency = values.user_values.get::<crate::peer::DependencyBytes>();
+    let dependency = crate::peer::dependency_descriptor(values);
     let mut elements = [Element { id: 0, value: &[] }; 5];
     let mut used = 0;
     let mid = stream.mid;
@@ -734,7 +738,7 @@ fn write_header(
         (ids.transport, Some(&transport)),
         (ids.audio_level, level.as_ref().map(|level| &level[..])),
         (ids.orientation, orientation.as_ref().map(|way| &way[..])),
-        (ids.dependency, dependency.map(|bytes| bytes.as_slice())),
+        (ids.dependency, dependency),
     ];
     for (id, value) in candidates {
         if let (Some(id), Some(value)) = (id, value) {

@@ -1,6 +1,63 @@
-//! Which layer of a track a subscriber is sent: a pure choice.
+//! Which layer of a track a subscriber is sent: a pure choice; and how layers within one stream are
+//! told from each other.
 
 use crate::command::{Quality, Selection};
+
+/// Spatial layers that are told apart in one stream, as many as there are qualities; what is above
+/// them counts as the uppermost.
+pub(crate) const SPATIAL_LAYERS: usize = 3;
+
+/// Temporal layers that are told apart, as many as VP8 has numbers for.
+pub(crate) const TEMPORAL_LAYERS: usize = 4;
+
+/// A layer within a stream, by its spatial and its temporal index; both count from 0. Of a
+/// subscriber: the uppermost of each that it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Indices {
+    pub(crate) spatial: u8,
+    pub(crate) temporal: u8,
+}
+
+impl Indices {
+    /// Above everything.
+    pub(crate) const ALL: Indices = Indices {
+        spatial: u8::MAX,
+        temporal: u8::MAX,
+    };
+
+    pub(crate) fn new(spatial: u8, temporal: u8) -> Indices {
+        Indices {
+            spatial: spatial.min(SPATIAL_LAYERS as u8 - 1),
+            temporal: temporal.min(TEMPORAL_LAYERS as u8 - 1),
+        }
+    }
+
+    /// The lower one of each.
+    pub(crate) fn min(self, other: Indices) -> Indices {
+        Indices {
+            spatial: self.spatial.min(other.spatial),
+            temporal: self.temporal.min(other.temporal),
+        }
+    }
+
+    /// Whether who gets up to these gets `other`.
+    pub(crate) fn admits(self, other: Indices) -> bool {
+        other.spatial <= self.spatial && other.temporal <= self.temporal
+    }
+}
+
+/// Where a packet stands among the layers of its stream. Without layers: the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) indices: Indices,
+    /// It is the first of a picture, which has a frame of every spatial layer.
+    pub(crate) begins_picture: bool,
+    /// It is the last of its layer's frame.
+    pub(crate) ends_frame: bool,
+    /// Who gets temporal layers up to the first may get them up to the second from here on, and needs
+    /// nothing of what came before for it.
+    pub(crate) raises: Option<(u8, u8)>,
+}
 
 /// The layer to send: the best one that is live and not better than wanted; where none is, the
 /// lowest that is live. `None` when nothing is wanted or nothing is live.

@@ -8,19 +8,23 @@
 //! Invariants:
 //! - What a peer sends can cost that packet or that connection, never another connection.
 //! - A subscriber's sequence numbers have a gap only where the publisher's had one; its
-//!   timestamps and VP8 picture ids never jump at a change of layer, and a change of layer
-//!   happens at a keyframe.
+//!   timestamps and VP8 picture ids never jump at a change of layer. A change between simulcast
+//!   layers happens at a keyframe; within a stream a subscriber goes up only where what it gets
+//!   decodes.
 //! - Everything kept per connection is bounded by a named constant.
 
 mod allocate;
 mod command;
+mod dependency;
 pub mod driver;
 mod egress;
 mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod header;
+mod ladder;
 mod layer;
+mod layer_filter;
 mod payload;
 mod peer;
 mod rewrite;

@@ -995,10 +995,10 @@ const DEPENDENCY_DESCRIPTOR_ID: u8 = 9;
 struct DependencyDescriptor;
 
 /// The descriptor's bytes among a packet's extension values.
-pub(crate) struct DependencyBytes(Vec<u8>);
+struct DependencyBytes(Vec<u8>);
 
 impl DependencyBytes {
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    fn as_slice(&self) -> &[u8] {
         &self.0
     }
 }
@@ -1033,6 +1033,13 @@ impl ExtensionSerializer for DependencyDescriptor {
             .get::<DependencyBytes>()
             .is_some_and(|bytes| bytes.0.len() > 16)
     }
+}
+
+/// The dependency descriptor of a received packet.
+#[inline]
+pub(crate) fn dependency_descriptor(received: &ExtensionValues) -> Option<&[u8]> {
+    let descriptor = received.user_values.get::<DependencyBytes>();
+    descriptor.map(DependencyBytes::as_slice)
 }
 
 /// The extensions of a received packet that go on to subscribers.

@@ -2,8 +2,9 @@
 //! subscriber.
 //!
 //! `out = source + delta` for sequence number, timestamp and VP8's running numbers. Deltas change
-//! only at [`Rewrite::switch`] and, for the sequence number, at [`Rewrite::skip`], so that a gap in
-//! the output is a loss in the source, and a subscriber's NACK still means something.
+//! only at [`Rewrite::switch`] and, for the sequence number and VP8's picture id, at
+//! [`Rewrite::skip`], so that a gap in the output is a loss in the source, and a subscriber's NACK
+//! still means something.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use crate::track::Packet;
 /// within this of what the packets' arrival says; a publisher's wrong clock is not followed.
 const SENDER_REPORT_TOLERANCE: Duration = Duration::from_millis(500);
 
-/// Source packets left out on purpose that are told one by one, so that a packet older than some of
-/// them still finds its number. One older than all of them is too late.
+/// Runs of source packets left out on purpose that are remembered, so that a packet older than some
+/// of them still finds its number. One older than all of them is too late. Where every other picture
+/// is left out, two seconds at 60 a second.
 const SKIPPED: usize = 64;
 
 /// Sources followed before the current one, of which a packet may still be asked for again.
@@ -42,6 +44,24 @@ pub(crate) struct Numbers {
     pub(crate) vp8: Option<Vp8>,
 }
 
+/// How much was left out of a source since it is followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LeftOut {
+    packets: u64,
+    /// VP8's, whose ids shall run on.
+    pictures: u16,
+}
+
+/// Source packets that follow one another and were left out.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    /// The source packet after the last one.
+    end: u64,
+    /// Up to its end, since the switch.
+    left_out: LeftOut,
+}
+
 /// How a source's numbers become the output's.
 #[derive(Debug)]
 pub(crate) struct Deltas {
@@ -50,10 +70,14 @@ pub(crate) struct Deltas {
     first: u64,
     /// Source packets before this one belong to before the switch, or are too late.
     first_source: u64,
-    /// Without what [`Deltas::skipped`] takes off.
+    /// Without what was left out.
     sequence: u64,
-    /// Source packets that were left out, in order.
-    skipped: VecDeque<u64>,
+    /// What was left out, in order.
+    skipped: VecDeque<Run>,
+    /// What was left out before the first of these.
+    before: LeftOut,
+    /// The newest of VP8's pictures that were left out.
+    left_out_picture: Option<u16>,
     timestamp: u32,
     picture_id: u16,
     tl0_pic_idx: u8,
@@ -124,7 +148,6 @@ impl Rewrite {
                         .map(|(id, wide)| (id.wrapping_add(1), wide)),
                     tl0_pic_idx: last.vp8.tl0_pic_idx.map(|index| index.wrapping_add(1)),
                     key_idx: last.vp8.key_idx.map(|index| index.wrapping_add(1)),
-                    starts_keyframe: false,
                 };
                 (
                     last.sequence + 1,
@@ -146,6 +169,8 @@ impl Rewrite {
             first_source: first.sequence,
             sequence: sequence.wrapping_sub(first.sequence),
             skipped: VecDeque::new(),
+            before: LeftOut::default(),
+            left_out_picture: None,
             timestamp: timestamp.wrapping_sub(first.timestamp),
             picture_id: delta(id(&next), id(&vp8), u16::wrapping_sub),
             tl0_pic_idx: delta(next.tl0_pic_idx, vp8.tl0_pic_idx, u8::wrapping_sub),
@@ -160,22 +185,17 @@ impl Rewrite {
     }
 
     /// Leaves out a packet of the current source: nothing is sent for it and no number is spent on
-    /// it. Where a later one was numbered already, its number stays unused.
-    pub(crate) fn skip(&mut self, source: u64) {
+    /// it. `picture` is its VP8 picture id, where it has one; pictures are left out whole. Returns
+    /// `false` where a later one was numbered already: its number stays unused.
+    pub(crate) fn skip(&mut self, source: u64, picture: Option<(u16, bool)>) -> bool {
         let (Some(deltas), Some(last)) = (&mut self.deltas, &self.last) else {
-            return;
+            return true;
         };
-        let newest = deltas.skipped.back().copied().unwrap_or(0);
-        if source <= newest.max(last.source) {
-            return;
+        if source <= last.source {
+            return deltas.left_out(source).is_none();
         }
-        deltas.skipped.push_back(source);
-        if deltas.skipped.len() > SKIPPED
-            && let Some(oldest) = deltas.skipped.pop_front()
-        {
-            deltas.sequence = deltas.sequence.wrapping_sub(1);
-            deltas.first_source = oldest + 1;
-        }
+        deltas.skip(source, picture);
+        true
     }
 
     /// The numbers of a packet of the current source; `None` for one from before the switch.
@@ -217,23 +237,24 @@ impl Rewrite {
 }
 
 impl Deltas {
-    /// The numbers of a packet of the source; `None` for one from before the switch.
+    /// The numbers of a packet of the source; `None` for one from before the switch, or that was left
+    /// out.
+    #[inline]
     pub(crate) fn numbers(&self, packet: &Packet) -> Option<Numbers> {
         if packet.sequence < self.first_source {
             return None;
         }
-        let skipped = self
-            .skipped
-            .partition_point(|skipped| *skipped < packet.sequence);
+        let left_out = self.left_out(packet.sequence)?;
         let sequence = packet
             .sequence
             .wrapping_add(self.sequence)
-            .wrapping_sub(skipped as u64);
+            .wrapping_sub(left_out.packets);
         let timestamp = packet.timestamp.wrapping_add(self.timestamp);
         let vp8 = packet.vp8.map(|vp8| Vp8 {
             picture_id: vp8.picture_id.map(|(id, wide)| {
                 let mask = if wide { 0x7fff } else { 0x7f };
-                (id.wrapping_add(self.picture_id) & mask, wide)
+                let id = id.wrapping_add(self.picture_id);
+                (id.wrapping_sub(left_out.pictures) & mask, wide)
             }),
             tl0_pic_idx: vp8
                 .tl0_pic_idx
@@ -241,7 +262,6 @@ impl Deltas {
             key_idx: vp8
                 .key_idx
                 .map(|index| index.wrapping_add(self.key_idx) & 0x1f),
-            starts_keyframe: vp8.starts_keyframe,
         });
         Some(Numbers {
             sequence,
@@ -250,15 +270,80 @@ impl Deltas {
         })
     }
 
-    fn source_of(&self, sequence: u64) -> u64 {
-        let mut source = sequence.wrapping_sub(self.sequence);
-        for skipped in &self.skipped {
-            if *skipped > source {
-                break;
+    /// What was left out before a source packet; `None` where that was left out itself.
+    fn left_out(&self, source: u64) -> Option<LeftOut> {
+        let run = match self.skipped.back() {
+            None => return Some(self.before),
+            Some(newest) if newest.end <= source => newest,
+            Some(_) => {
+                let at = self.skipped.partition_point(|run| run.first <= source);
+                match at.checked_sub(1) {
+                    None => return Some(self.before),
+                    Some(at) => &self.skipped[at],
+                }
             }
-            source += 1;
+        };
+        (run.end <= source).then_some(run.left_out)
+    }
+
+    /// Leaves out a source packet after which none was numbered.
+    fn skip(&mut self, source: u64, picture: Option<(u16, bool)>) {
+        let after = self.skipped.partition_point(|run| run.first <= source);
+        let run = after.checked_sub(1).map(|at| &mut self.skipped[at]);
+        let before = run.as_ref().map_or(self.before, |run| run.left_out);
+        if run.as_ref().is_some_and(|run| source < run.end) {
+            return;
         }
-        source
+        let is_newer = |(id, is_wide): (u16, bool)| {
+            let mask = if is_wide { 0x7fff } else { 0x7f };
+            let ahead = |newest: u16| id.wrapping_sub(newest) & mask;
+            self.left_out_picture
+                .is_none_or(|newest| (1..=mask / 2).contains(&ahead(newest)))
+        };
+        let pictures = match picture.filter(|picture| is_newer(*picture)) {
+            Some((id, _)) => {
+                self.left_out_picture = Some(id);
+                1
+            }
+            None => 0,
+        };
+        let add = |left_out: LeftOut| LeftOut {
+            packets: left_out.packets + 1,
+            pictures: left_out.pictures.wrapping_add(pictures),
+        };
+        // It came after some that were left out too.
+        for run in self.skipped.range_mut(after..) {
+            run.left_out = add(run.left_out);
+        }
+        match after.checked_sub(1).map(|at| &mut self.skipped[at]) {
+            Some(run) if run.end == source => {
+                run.end += 1;
+                run.left_out = add(run.left_out);
+            }
+            _ => {
+                let run = Run {
+                    first: source,
+                    end: source + 1,
+                    left_out: add(before),
+                };
+                self.skipped.insert(after, run);
+            }
+        }
+        if self.skipped.len() > SKIPPED
+            && let Some(oldest) = self.skipped.pop_front()
+        {
+            self.before = oldest.left_out;
+            self.first_source = oldest.end;
+        }
+    }
+
+    fn source_of(&self, sequence: u64) -> u64 {
+        let source = sequence.wrapping_sub(self.sequence);
+        let at = self
+            .skipped
+            .partition_point(|run| run.end - run.left_out.packets <= source);
+        let run = at.checked_sub(1).map(|at| &self.skipped[at]);
+        source + run.map_or(self.before, |run| run.left_out).packets
     }
 }
 
@@ -272,8 +357,8 @@ fn delta<T: Default>(next: Option<T>, first: Option<T>, subtract: fn(T, T) -> T)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::track::plain_packet;
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     const SOURCE: Source = Source {
         track: TrackId(1),
@@ -285,17 +370,12 @@ mod tests {
             sequence,
             timestamp,
             marker: false,
-            payload_type: 96.into(),
-            payload: Arc::from([0u8; 4]),
-            arrived,
-            starts_keyframe: false,
             vp8: Some(Vp8 {
                 picture_id: Some((picture, true)),
                 tl0_pic_idx: Some(picture as u8),
                 key_idx: Some(picture as u8 & 0x1f),
-                starts_keyframe: false,
             }),
-            extensions: Default::default(),
+            ..plain_packet(sequence, 4, arrived)
         }
     }
 
@@ -372,7 +452,7 @@ mod tests {
             let mut waiting = VecDeque::new();
             for (source, is_media) in (1001..).zip(kinds) {
                 if !is_media {
-                    rewrite.skip(source);
+                    rewrite.skip(source, None);
                     continue;
                 }
                 expected += 1;
@@ -393,6 +473,62 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Pictures left out whole leave a gap neither in the sequence numbers nor in VP8's picture ids,
+        /// whatever of them is lost or comes in another order.
+        #[test]
+        fn pictures_left_out_leave_no_gap(
+            pictures in proptest::collection::vec((any::<bool>(), 1..4_u64), 1..150),
+            first_picture in 0..0x8000_u16,
+            swaps in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20),
+            lost in proptest::collection::vec(any::<proptest::sample::Index>(), 0..6),
+        ) {
+            let now = Instant::now();
+            let mut rewrite = Rewrite::new(90_000);
+            let begin = packet(999, 0, first_picture, now);
+            rewrite.switch(SOURCE, &begin, None, &mut rand::rng());
+            let first = rewrite.number(&begin).unwrap();
+            let mut packets = Vec::new();
+            let (mut source, mut picture) = (1000, first_picture);
+            let (mut sequence, mut id) = (first.sequence, first.vp8.unwrap().picture_id.unwrap().0);
+            for (is_sent, count) in pictures {
+                picture = (picture + 1) & 0x7fff;
+                id = (id + u16::from(is_sent)) & 0x7fff;
+                for _ in 0..count {
+                    sequence += u64::from(is_sent);
+                    packets.push((source, picture, is_sent.then_some((sequence, id))));
+                    source += 1;
+                }
+            }
+            // Neighbours change places where both are left out, or neither is, within one picture.
+            for swap in swaps {
+                let at = swap.index(packets.len());
+                if at + 1 < packets.len() && packets[at].1 == packets[at + 1].1 {
+                    packets.swap(at, at + 1);
+                }
+            }
+            // Of what is left out no packet may be lost, for nobody knows whether it would have been.
+            for lost in lost {
+                let at = lost.index(packets.len());
+                if packets.len() > 1 && packets[at].2.is_some() {
+                    packets.remove(at);
+                }
+            }
+            for (source, picture, expected) in packets {
+                let packet = packet(source, 0, picture, now);
+                let Some((sequence, id)) = expected else {
+                    prop_assert!(rewrite.skip(source, packet.vp8.unwrap().picture_id));
+                    prop_assert_eq!(rewrite.number(&packet), None, "left out is left out");
+                    continue;
+                };
+                let numbers = rewrite.number(&packet).unwrap();
+                prop_assert_eq!(numbers.sequence, sequence);
+                prop_assert_eq!(numbers.vp8.unwrap().picture_id, Some((id, true)));
+                prop_assert_eq!(rewrite.source_of(sequence as u16).unwrap().1, source);
+            }
+        }
+    }
+
     #[test]
     fn what_is_left_out_too_late_keeps_its_number() {
         let now = Instant::now();
@@ -400,7 +536,7 @@ mod tests {
         rewrite.switch(SOURCE, &packet(100, 0, 1, now), None, &mut rand::rng());
         let first = rewrite.number(&packet(100, 0, 1, now)).unwrap().sequence;
         let third = rewrite.number(&packet(102, 0, 1, now)).unwrap().sequence;
-        rewrite.skip(101);
+        assert!(!rewrite.skip(101, None));
         let fourth = rewrite.number(&packet(103, 0, 1, now)).unwrap().sequence;
         assert_eq!([third, fourth], [first + 2, first + 3]);
     }

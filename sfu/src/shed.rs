@@ -77,7 +77,10 @@ impl Shed {
         if self.level > RANKS + rank {
             Ceiling::Nothing
         } else if self.level > rank {
-            Ceiling::Layer(Quality::Low)
+            Ceiling::Layer {
+                quality: Quality::Low,
+                temporal: u8::MAX,
+            }
         } else {
             Ceiling::None
         }

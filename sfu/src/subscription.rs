@@ -3,7 +3,9 @@
 use str0m::media::{Mid, Pt};
 
 use crate::command::{ConnectionId, Quality, Selection};
-use crate::rewrite::Rewrite;
+use crate::layer_filter::LayerFilter;
+use crate::rewrite::{Numbers, Rewrite};
+use crate::track::Packet;
 
 /// How a payload type of the publisher is sent to this subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +22,11 @@ pub(crate) struct Mapped {
 pub(crate) enum Ceiling {
     #[default]
     None,
-    /// No better layer than this.
-    Layer(Quality),
+    /// No better layer than this, of either kind.
+    Layer {
+        quality: Quality,
+        temporal: u8,
+    },
     Nothing,
 }
 
@@ -30,7 +35,7 @@ impl Ceiling {
     pub(crate) fn of(self, selection: Selection) -> Selection {
         match self {
             Ceiling::None => selection,
-            Ceiling::Layer(quality) => Selection {
+            Ceiling::Layer { quality, .. } => Selection {
                 quality: selection.quality.min(quality),
                 ..selection
             },
@@ -38,6 +43,14 @@ impl Ceiling {
                 is_enabled: false,
                 ..selection
             },
+        }
+    }
+
+    /// The uppermost temporal layer that is left.
+    pub(crate) fn temporal(self) -> u8 {
+        match self {
+            Ceiling::Layer { temporal, .. } => temporal,
+            Ceiling::None | Ceiling::Nothing => u8::MAX,
         }
     }
 }
@@ -53,6 +66,8 @@ pub(crate) struct Subscription {
     pub(crate) current: Option<usize>,
     /// The layer that shall be sent; reached at its next keyframe.
     pub(crate) target: Option<usize>,
+    /// What is sent of the layers within it.
+    pub(crate) filter: LayerFilter,
     pub(crate) rewrite: Rewrite,
     pub(crate) mapped: Option<Mapped>,
     /// What the processor leaves, and what the subscriber's line does.
@@ -71,12 +86,29 @@ impl Subscription {
             mid: None,
             current: None,
             target: None,
+            filter: LayerFilter::new(),
             rewrite,
             mapped: None,
             by_processor: Ceiling::default(),
             by_line: Ceiling::default(),
             is_paused: false,
         }
+    }
+
+    /// The numbers of a packet of its current layer, and whether it is the last of its picture; `None`:
+    /// it is not sent. What comes too late to be left out fills the gap that was kept for it.
+    #[inline]
+    pub(crate) fn take(&mut self, packet: &Packet) -> Option<(Numbers, bool)> {
+        if !self.filter.admits(packet) && self.leave_out(packet) {
+            return None;
+        }
+        let numbers = self.rewrite.number(packet)?;
+        Some((numbers, self.filter.ends_picture(packet)))
+    }
+
+    fn leave_out(&mut self, packet: &Packet) -> bool {
+        let picture = packet.vp8.and_then(|vp8| vp8.picture_id);
+        self.rewrite.skip(packet.sequence, picture)
     }
 
     /// Whether a keyframe of the target layer is awaited.

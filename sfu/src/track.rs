@@ -8,6 +8,10 @@ use str0m::media::{Mid, Pt, Rid};
 use str0m::rtp::{ExtensionValues, Ssrc};
 
 use crate::command::{Codec, ConnectionId, Publication, Quality, TrackId, TrackKind};
+use crate::dependency::Dependencies;
+use crate::ladder::Meter;
+use crate::layer::Standing;
+use crate::payload::Vp8;
 use crate::subscription::Subscription;
 
 /// A layer without a packet for this long is not live, and its subscribers are moved. Longer than
@@ -41,9 +45,27 @@ pub(crate) struct Packet {
     pub(crate) payload: Arc<[u8]>,
     pub(crate) arrived: Instant,
     pub(crate) starts_keyframe: bool,
-    pub(crate) vp8: Option<crate::payload::Vp8>,
+    pub(crate) standing: Standing,
+    pub(crate) vp8: Option<Vp8>,
     /// Header extensions that go on to subscribers.
     pub(crate) extensions: ExtensionValues,
+}
+
+/// A packet without layers whose bytes are all alike.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn plain_packet(sequence: u64, size: u16, arrived: Instant) -> Packet {
+    Packet {
+        sequence,
+        timestamp: sequence as u32 * 90,
+        marker: true,
+        payload_type: 96.into(),
+        payload: vec![sequence as u8; usize::from(size)].into(),
+        arrived,
+        starts_keyframe: false,
+        standing: Standing::default(),
+        vp8: None,
+        extensions: ExtensionValues::default(),
+    }
 }
 
 /// The last packets of a layer in clear, from which every subscriber's misses are sent again.
@@ -107,53 +129,6 @@ impl Recent {
     }
 }
 
-/// What a packet adds on the line to its payload, in bytes: headers of IP, UDP and RTP, extensions,
-/// tag.
-const PACKET_OVERHEAD: u64 = 72;
-
-/// How much of the last rate remains after each reading.
-const RATE_SMOOTHING: f64 = 0.7;
-
-/// How many bits per second a layer costs.
-#[derive(Debug, Default)]
-pub(crate) struct RateMeter {
-    bytes: u64,
-    packets: u64,
-    read: Option<Instant>,
-    rate: Option<f64>,
-}
-
-impl RateMeter {
-    pub(crate) fn add(&mut self, payload: usize) {
-        self.bytes += payload as u64;
-        self.packets += 1;
-    }
-
-    /// Takes what came since the last time; to be called a few times a second.
-    pub(crate) fn read(&mut self, now: Instant) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let packets = std::mem::take(&mut self.packets);
-        let Some(since) = self.read.replace(now) else {
-            return;
-        };
-        let seconds = now.saturating_duration_since(since).as_secs_f64();
-        // What a layer cost is remembered while it is not sent.
-        if seconds <= 0.0 || packets == 0 {
-            return;
-        }
-        let rate = (bytes + PACKET_OVERHEAD * packets) as f64 * 8.0 / seconds;
-        self.rate = Some(match self.rate {
-            Some(before) if before > 0.0 => RATE_SMOOTHING * before + (1.0 - RATE_SMOOTHING) * rate,
-            _ => rate,
-        });
-    }
-
-    /// In bits per second; `None` before there was time to measure.
-    pub(crate) fn rate(&self) -> Option<u64> {
-        self.rate.map(|rate| rate as u64)
-    }
-}
-
 /// One layer of a track; a track without simulcast has one.
 #[derive(Debug)]
 pub(crate) struct LayerState {
@@ -165,7 +140,8 @@ pub(crate) struct LayerState {
     /// came.
     pub(crate) report: Option<(SystemTime, u32, Instant)>,
     pub(crate) recent: Recent,
-    pub(crate) meter: RateMeter,
+    pub(crate) dependencies: Dependencies,
+    pub(crate) meter: Meter,
     keyframe_asked: Option<Instant>,
 }
 
@@ -178,9 +154,17 @@ impl LayerState {
             last_packet: None,
             report: None,
             recent: Recent::new(kind),
-            meter: RateMeter::default(),
+            dependencies: Dependencies::default(),
+            meter: Meter::default(),
             keyframe_asked: None,
         }
+    }
+
+    /// The layer begins anew, under another SSRC.
+    pub(crate) fn begin(&mut self, ssrc: Ssrc) {
+        self.ssrc = Some(ssrc);
+        self.recent.clear();
+        self.dependencies = Dependencies::default();
     }
 
     pub(crate) fn is_live(&self, now: Instant) -> bool {
@@ -287,7 +271,7 @@ impl Track {
     pub(crate) fn skip(&mut self, layer: usize, sequence: u64) {
         for one in &mut self.subscriptions {
             if one.current == Some(layer) {
-                one.rewrite.skip(sequence);
+                one.rewrite.skip(sequence, None);
             }
         }
     }

@@ -7,6 +7,7 @@ use super::*;
 use crate::command::TrackId;
 use crate::rewrite::{Rewrite, Source};
 use crate::srtp::Profile;
+use crate::track::plain_packet;
 
 const SSRC: u32 = 0x1000_0001;
 const RTX: u32 = 0x2000_0002;
@@ -75,21 +76,6 @@ fn agreed() -> Agreed {
     }
 }
 
-/// A packet of a source whose bytes are all alike.
-pub(crate) fn packet(sequence: u64, size: u16, arrived: Instant) -> Arc<Packet> {
-    Arc::new(Packet {
-        sequence,
-        timestamp: sequence as u32 * 90,
-        marker: true,
-        payload_type: 96.into(),
-        payload: vec![sequence as u8; usize::from(size)].into(),
-        arrived,
-        starts_keyframe: false,
-        vp8: None,
-        extensions: Default::default(),
-    })
-}
-
 impl Stage {
     pub(crate) fn new(first: u64) -> Stage {
         let profile = Profile::AeadAes128Gcm;
@@ -140,7 +126,7 @@ impl Stage {
     }
 
     fn make(&mut self, size: u16) -> Arc<Packet> {
-        let packet = packet(self.next, size, self.now);
+        let packet = Arc::new(plain_packet(self.next, size, self.now));
         self.packets.insert((self.track, self.next), packet.clone());
         self.next += 1;
         packet
@@ -154,6 +140,7 @@ impl Stage {
                 mid: "0".into(),
                 payload_type: 96.into(),
                 unwrap_red: false,
+                marker: packet.marker,
                 numbers,
             };
             self.outlet.push(packet, &to);
@@ -191,6 +178,7 @@ impl Stage {
                     Some(Sent {
                         numbers: deltas.numbers(&packet)?,
                         payload_type: 96.into(),
+                        marker: packet.marker,
                         packet,
                     })
                 };

@@ -212,6 +212,7 @@ fn attribute<'a>(sdp: &'a str, name: &str) -> &'a str {
 fn wish(quality: u8) -> Selection {
     Selection {
         is_enabled: quality != 3,
+        frame_rate: u32::from(quality >> 2),
         ..Selection::of([Quality::Low, Quality::Medium, Quality::High][usize::from(quality % 3)])
     }
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::command::{Quality, TrackId, TrackKind};
-use crate::egress::stage::packet;
 use crate::header::{self, Element, Header};
 use crate::rewrite::{Rewrite, Source};
 use crate::rtcp::{self, SenderReport};
 use crate::srtp::{Keys, Profile};
-use crate::track::{LayerState, Packet};
+use crate::track::{LayerState, Packet, plain_packet};
 
 /// How often a step is taken in one call, so that the call itself costs nothing.
 pub const AT_ONCE: u64 = 100;
@@ -131,7 +130,7 @@ fn open(profile: Profile) -> Box<dyn FnMut()> {
 fn packets() -> Vec<Arc<Packet>> {
     let now = Instant::now();
     (0..1024)
-        .map(|sequence| packet(sequence, 1200, now))
+        .map(|sequence| Arc::new(plain_packet(sequence, 1200, now)))
         .collect()
 }
 

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use crate::allocate::{Rank, Wish, allocate};
-use crate::command::{ConnectionId, Quality, TrackId, TrackKind};
+use crate::command::{ConnectionId, TrackId, TrackKind};
 use crate::estimate::Budget;
-use crate::subscription::Ceiling;
+use crate::ladder::{self, Step};
+use crate::layer::Indices;
+use crate::subscription::{Ceiling, Subscription};
 use crate::track::Track;
 
 /// How often the padding of a probe is sent.
@@ -26,18 +28,14 @@ const HOLD: Duration = Duration::from_secs(2);
 /// keyframe is awaited.
 const FAR_OVER_PERCENT: u64 = 120;
 
-/// What a layer that was never seen is taken to cost, of the next lower one, in percent: twice the
-/// width and height.
-const NEXT_PERCENT: u64 = 350;
-
 /// What a track of sound costs, in bits per second, before it is measured.
 const SOUND: u64 = 40_000;
 
 /// A picture among those that a subscriber wants.
 struct Picture {
     track: TrackId,
-    /// The layers behind the wish's steps.
-    steps: Vec<(usize, Quality)>,
+    /// Behind the wish's steps.
+    steps: Vec<Step>,
     current: Option<usize>,
     is_paused: bool,
 }
@@ -94,7 +92,10 @@ impl Shard {
                 continue;
             };
             if track.publication.kind == TrackKind::Audio {
-                let rate = track.layers.first().and_then(|layer| layer.meter.rate());
+                let rate = track
+                    .layers
+                    .first()
+                    .and_then(|layer| layer.meter.rate(Indices::ALL));
                 bill.sound += if track.is_muted {
                     0
                 } else {
@@ -110,22 +111,19 @@ impl Shard {
             if !wanted.is_enabled || track.is_muted {
                 continue;
             }
-            let steps = steps(track, wanted.quality);
-            let place = |layer: usize| steps.iter().position(|(of, _, _)| *of == layer);
-            let current = one.current.or(one.target).and_then(place);
-            bill.needed += steps.last().map_or(0, |(_, _, bits)| *bits);
+            let steps = ladder::steps(&track.layers, wanted.quality, wanted.frame_rate);
+            let current = current(&steps, one);
+            bill.needed += steps.last().map_or(0, |step| step.bits);
             bill.wishes.push(Wish {
                 rank: rank(track, peer.speaker, one.selection.is_pinned),
                 area: one.selection.area,
-                steps: steps.iter().map(|(_, _, bits)| *bits).collect(),
+                steps: steps.iter().map(|step| step.bits).collect(),
+                smooth: smooth(&steps),
                 current,
             });
             bill.pictures.push(Picture {
                 track: track_id,
-                steps: steps
-                    .into_iter()
-                    .map(|(layer, quality, _)| (layer, quality))
-                    .collect(),
+                steps,
                 current,
                 is_paused: one.by_line == Ceiling::Nothing,
             });
@@ -134,7 +132,7 @@ impl Shard {
     }
 
     /// Sets what a subscriber's line leaves of each picture; returns the tracks for which it changed.
-    fn share_line(&mut self, id: ConnectionId, now: Instant) -> Vec<TrackId> {
+    pub(super) fn share_line(&mut self, id: ConnectionId, now: Instant) -> Vec<TrackId> {
         let bill = self.bill(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return Vec::new();
@@ -145,7 +143,7 @@ impl Shard {
         let lost = 1.0 + peer.outlet.estimate.loss();
         let given = match budget {
             Budget::Unlimited => None,
-            Budget::Unknown => Some(bill.wishes.iter().map(|_| Some(0)).collect()),
+            Budget::Unknown => Some(bill.wishes.iter().map(|wish| Some(wish.smooth)).collect()),
             Budget::Bits(bits) => {
                 // What is lost is sent again.
                 let left = ((bits as f64 / lost) as u64).saturating_sub(bill.sound);
@@ -181,9 +179,14 @@ impl Shard {
                 Some(None) if picture.steps.is_empty() => Ceiling::None,
                 Some(None) => Ceiling::Nothing,
                 Some(Some(step)) => match picture.steps.get(step) {
-                    Some((_, quality)) if step + 1 < picture.steps.len() => {
-                        Ceiling::Layer(*quality)
-                    }
+                    Some(given) if step + 1 < picture.steps.len() => Ceiling::Layer {
+                        quality: given.quality,
+                        temporal: if given.is_smooth {
+                            u8::MAX
+                        } else {
+                            given.limit.temporal
+                        },
+                    },
                     _ => Ceiling::None,
                 },
             };
@@ -208,6 +211,7 @@ impl Shard {
             let given = given.flatten();
             if let (Some(current), Some(given)) = (picture.current, given)
                 && given < current
+                && picture.steps[given].layer != picture.steps[current].layer
                 && bits[current] * 100 > bits[given] * FAR_OVER_PERCENT
                 && matches!(budget, Budget::Bits(_))
             {
@@ -243,23 +247,18 @@ impl Shard {
     }
 }
 
-/// The layers that may be sent with what each costs, the cheapest first: those that are not better
-/// than wanted; where none is, the lowest. One that is not there now costs what it did when it was.
-fn steps(track: &Track, wanted: Quality) -> Vec<(usize, Quality, u64)> {
-    let mut layers: Vec<_> = track.layers.iter().enumerate().collect();
-    layers.sort_by_key(|(_, layer)| layer.quality);
-    let count = layers
-        .iter()
-        .filter(|(_, layer)| layer.quality <= wanted)
-        .count();
-    layers.truncate(count.max(1));
-    let mut dearest = 0;
-    let priced = layers.into_iter().map(|(at, layer)| {
-        let guess = dearest * NEXT_PERCENT / 100;
-        dearest = layer.meter.rate().unwrap_or(guess).max(dearest);
-        (at, layer.quality, dearest)
-    });
-    priced.collect()
+/// The rung that a subscriber is on: the uppermost of which it gets everything. One of another layer
+/// that waits for a keyframe counts, as it will be sent.
+fn current(steps: &[Step], one: &Subscription) -> Option<usize> {
+    let layer = one.current.or(one.target)?;
+    let is_sent = |step: &Step| step.layer == layer && one.filter.current().admits(step.limit);
+    let lowest = || steps.iter().position(|step| step.layer == layer);
+    steps.iter().rposition(is_sent).or_else(lowest)
+}
+
+/// The lowest rung with all the pictures that are wanted.
+fn smooth(steps: &[Step]) -> usize {
+    steps.iter().position(|step| step.is_smooth).unwrap_or(0)
 }
 
 fn rank(track: &Track, speaker: Option<(ConnectionId, Instant)>, is_pinned: bool) -> Rank {

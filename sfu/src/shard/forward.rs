@@ -8,12 +8,13 @@ use str0m::rtp::RtpPacket;
 use super::Shard;
 use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
 use crate::egress::Outgoing;
-use crate::layer;
-use crate::payload::{Vp8, starts_keyframe};
-use crate::peer::{codec_of, passed_on};
+use crate::layer::Indices;
+use crate::payload::describe;
+use crate::peer::{codec_of, dependency_descriptor, passed_on};
 use crate::rewrite::Source;
 use crate::subscription::{Ceiling, Mapped};
-use crate::track::Packet;
+use crate::track::{LAYER_SILENCE, Packet};
+use crate::{ladder, layer};
 
 /// SSRCs that a client may send in a connection's life; the engine keeps each. Three layers of a
 /// screen share started a thousand times.
@@ -41,6 +42,14 @@ impl Shard {
                 best = best.max(Some(allowed.quality));
             }
             let target = layer::choose(&layers, allowed);
+            if let Some(layer) = target {
+                let limit =
+                    ladder::limit(&track.layers, layer, allowed.quality, allowed.frame_rate);
+                one.filter.aim(Indices {
+                    temporal: limit.temporal.min(one.by_line.temporal()),
+                    ..limit
+                });
+            }
             let is_paused = one.by_processor == Ceiling::Nothing || one.by_line == Ceiling::Nothing;
             if is_video && std::mem::replace(&mut one.is_paused, is_paused) != is_paused {
                 self.events.push_back(Event::Paused {
@@ -54,7 +63,12 @@ impl Shard {
                 one.current = None;
             }
             one.target = target;
-            if let (true, Some(layer)) = (one.is_waiting(), target) {
+            let Some(layer) = target else {
+                continue;
+            };
+            let live = || track.layers[layer].meter.live(now, LAYER_SILENCE);
+            let is_below = one.current == target && one.filter.needs_keyframe(live);
+            if one.is_waiting() || is_below {
                 asked[layer.min(7)] = true;
             }
         }
@@ -121,8 +135,7 @@ impl Shard {
                 else {
                     return;
                 };
-                state.layers[layer].ssrc = Some(ssrc);
-                state.layers[layer].recent.clear();
+                state.layers[layer].begin(ssrc);
                 peer.sources.push((ssrc, track, layer));
                 peer.sources_seen += 1;
                 if peer.sources_seen > SOURCES_IN_ALL {
@@ -155,7 +168,22 @@ impl Shard {
         let state = &mut track.layers[layer];
         let was_live = state.is_live(now);
         state.last_packet = Some(now);
-        state.meter.add(packet.payload.len());
+        let mut told = describe(codec, &packet.payload);
+        // VP9's payload tells the same. VP8's does not beside a descriptor: browsers leave out there what
+        // they say here.
+        if codec != Codec::Vp9
+            && let Some(descriptor) = dependency_descriptor(&packet.header.ext_vals)
+            && let Some(of) = state.dependencies.read(*packet.seq_no, descriptor)
+        {
+            told.standing = of.standing;
+            told.top_spatial = of.top.map(|top| top.spatial);
+        }
+        let top = state.meter.top();
+        if let Some(spatial) = told.top_spatial {
+            state.meter.set_top_spatial(spatial);
+        }
+        state.meter.add(&told.standing, packet.payload.len(), now);
+        let is_other = state.meter.top() != top;
         if track.is_muted {
             return;
         }
@@ -173,17 +201,14 @@ impl Shard {
             timestamp: packet.header.timestamp,
             marker: packet.header.marker,
             payload_type: packet.header.payload_type,
-            starts_keyframe: starts_keyframe(codec, &packet.payload),
-            vp8: if codec == Codec::Vp8 {
-                Vp8::parse(&packet.payload)
-            } else {
-                None
-            },
+            starts_keyframe: told.starts_keyframe,
+            standing: told.standing,
+            vp8: told.vp8,
             extensions: passed_on(&packet.header.ext_vals),
             payload: packet.payload,
             arrived: now,
         };
-        if !was_live {
+        if !was_live || is_other {
             self.aim(track_id, now);
         }
         self.forward(track_id, layer, Arc::new(received), &params, is_red);
@@ -225,6 +250,7 @@ impl Shard {
                 let one = &mut track.subscriptions[at];
                 let source = Source { track: id, layer };
                 one.rewrite.switch(source, &packet, step, &mut rand::rng());
+                one.filter.begin(&packet);
                 one.current = Some(layer);
                 if behind.is_empty() {
                     let recent = &track.layers[layer].recent;
@@ -263,7 +289,7 @@ impl Shard {
                 continue;
             };
             // One that waits has its number too, by which its receiver asks for it.
-            if let Some(numbers) = one.rewrite.number(&packet)
+            if let Some((numbers, marker)) = one.take(&packet)
                 && !waits
             {
                 self.receivers.push(Outgoing {
@@ -271,6 +297,7 @@ impl Shard {
                     mid,
                     payload_type,
                     unwrap_red: mapped.unwrap_red,
+                    marker,
                     numbers,
                 });
             }
@@ -296,13 +323,14 @@ impl Shard {
             else {
                 continue;
             };
-            if let Some(numbers) = one.rewrite.number(&packet) {
+            if let Some((numbers, marker)) = one.take(&packet) {
                 let connection = one.connection;
                 self.receivers = vec![Outgoing {
                     connection,
                     mid,
                     payload_type,
                     unwrap_red,
+                    marker,
                     numbers,
                 }];
                 self.send(&packet);

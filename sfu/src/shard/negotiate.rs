@@ -46,9 +46,7 @@ impl Shard {
             mids: answered.mids,
         });
         self.bind(answered.bound);
-        for (track, mid) in answered.agreed {
-            self.agree(id, track, mid, now);
-        }
+        self.agree(id, &answered.agreed, now);
         self.after_negotiation(id, now);
     }
 
@@ -57,11 +55,7 @@ impl Shard {
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| peer.accept_answer(sdp, now))) {
-            Ok(Ok(agreed)) => {
-                for (track, mid) in agreed {
-                    self.agree(id, track, mid, now);
-                }
-            }
+            Ok(Ok(agreed)) => self.agree(id, &agreed, now),
             Ok(Err(reason)) => self.events.push_back(Event::Refused {
                 connection: id,
                 reason,
@@ -231,7 +225,7 @@ impl Shard {
         track.add(Subscription::new(connection, selection, rewrite));
         let peer = self.peers.get(&connection);
         if peer.is_some_and(|peer| peer.is_connected) {
-            self.agree(connection, id, mid, now);
+            self.agree(connection, &[(id, mid)], now);
         }
     }
 
@@ -243,9 +237,7 @@ impl Shard {
             .get(&connection)
             .map(|peer| peer.placed())
             .unwrap_or_default();
-        for (track, mid) in placed {
-            self.agree(connection, track, mid, now);
-        }
+        self.agree(connection, &placed, now);
     }
 
     /// Takes a connection from a track's subscribers.
@@ -261,24 +253,28 @@ impl Shard {
         }
     }
 
-    pub(super) fn agree(
-        &mut self,
-        connection: ConnectionId,
-        track: TrackId,
-        mid: Mid,
-        now: Instant,
-    ) {
-        let Some(one) = self
-            .tracks
-            .get_mut(&track)
-            .and_then(|track| track.subscription(connection))
-        else {
+    /// Notes the m-lines of tracks. What a line leaves of them is known before their first keyframe:
+    /// within a stream, going up again would cost another one.
+    fn agree(&mut self, connection: ConnectionId, agreed: &[(TrackId, Mid)], now: Instant) {
+        let mut tracks = Vec::new();
+        for (id, mid) in agreed.iter().copied() {
+            let track = self.tracks.get_mut(&id);
+            if let Some(one) = track.and_then(|track| track.subscription(connection)) {
+                one.mid = Some(mid);
+                tracks.push(id);
+                self.events.push_back(Event::Subscribed {
+                    connection,
+                    track: id,
+                });
+            }
+        }
+        if tracks.is_empty() {
             return;
-        };
-        one.mid = Some(mid);
-        self.events
-            .push_back(Event::Subscribed { connection, track });
-        self.aim(track, now);
+        }
+        tracks.extend(self.share_line(connection, now));
+        for track in tracks {
+            self.aim(track, now);
+        }
     }
 
     pub(super) fn remove_track(&mut self, id: TrackId, now: Instant) {

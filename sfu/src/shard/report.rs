@@ -31,7 +31,13 @@ fn find(
         .layers
         .get(deltas.source.layer)?;
     let packet = layer.recent.get(source)?.clone();
+    let is_current = deltas.source.track == track && one.current == Some(deltas.source.layer);
     Some(Sent {
+        marker: if is_current {
+            one.filter.ends_picture(&packet)
+        } else {
+            packet.marker
+        },
         payload_type: mapped
             .target
             .filter(|_| mapped.source == packet.payload_type)?,

@@ -1,6 +1,9 @@
 //! The virtual clock, network and clients of the simulation. Clients are str0m too, but speak
 //! SDP, ICE, DTLS and SRTP with the shard as a browser would.
 
+#[allow(dead_code, reason = "for tests/layers.rs")]
+pub(crate) mod svc;
+
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,8 +20,9 @@ use str0m::media::{
     Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
 };
 use str0m::net::{DatagramRecv, Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::rtp::{Extension, ExtensionMap, RtpPacket, RtpWrite};
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
+use svc::{Position, Shape};
 
 pub(crate) const TRACK: TrackId = TrackId(1);
 const TRACK_NAME: &str = "TR_1";
@@ -28,6 +32,9 @@ const DECODE: Duration = Duration::from_millis(300);
 const PACKETS_PER_FRAME: u8 = 3;
 const BURST_BYTES: usize = 256 * 1500;
 const BURST_MESSAGES: usize = 256;
+
+/// What waits longer before a narrow line is lost.
+const QUEUE: Duration = Duration::from_millis(300);
 
 /// How the network treats datagrams, in both directions.
 #[derive(Clone, Copy)]
@@ -83,6 +90,8 @@ struct Client {
     messages: Vec<Vec<u8>>,
     channels: Vec<ChannelId>,
     is_cut: bool,
+    /// Bits per second of its line from the shard, and when what waits there has left.
+    narrow: Option<(f64, Instant)>,
 }
 
 struct Encoder {
@@ -96,6 +105,8 @@ struct Encoder {
     frame: u32,
     wants_key: bool,
     is_stopped: bool,
+    /// Layers within the stream.
+    svc: Option<(Shape, Position)>,
 }
 
 pub(crate) struct World {
@@ -213,7 +224,13 @@ impl World {
         let address: SocketAddr = format!("10.1.{}.{}:5000", at / 200, at % 200 + 1)
             .parse()
             .unwrap();
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).build(self.now);
+        let mut extensions = ExtensionMap::standard();
+        let descriptor = Extension::with_serializer(svc::DESCRIPTOR_URI, svc::DescriptorExtension);
+        extensions.set(9, descriptor);
+        let mut rtc = RtcConfig::new()
+            .set_rtp_mode(true)
+            .set_extension_map(extensions)
+            .build(self.now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         self.clients.push(Client {
             rtc,
@@ -226,6 +243,7 @@ impl World {
             messages: Vec::new(),
             channels: Vec::new(),
             is_cut: false,
+            narrow: None,
         });
         at
     }
@@ -241,6 +259,16 @@ impl World {
 
     /// A client that sends one track in so many layers, or in one without simulcast.
     pub(crate) fn add_camera(&mut self, track: TrackId, layers: &[&'static str]) {
+        self.add_encoders(track, layers, None);
+    }
+
+    /// A client that sends one track with layers within each of its streams.
+    #[allow(dead_code, reason = "for tests/layers.rs")]
+    pub(crate) fn add_layered(&mut self, layers: &[&'static str], shape: Shape) {
+        self.add_encoders(TRACK, layers, Some(shape));
+    }
+
+    fn add_encoders(&mut self, track: TrackId, layers: &[&'static str], shape: Option<Shape>) {
         let is_simulcast = layers.len() > 1;
         let at = self.client();
         let id = self.clients[at].id;
@@ -251,7 +279,7 @@ impl World {
         let publication = Publication {
             cid: "camera".into(),
             kind: TrackKind::Video,
-            codecs: vec![Codec::Vp8],
+            codecs: vec![shape.map_or(Codec::Vp8, |shape| shape.codec)],
             layers: Vec::new(),
             is_red_allowed: true,
             is_screen: false,
@@ -289,6 +317,7 @@ impl World {
                 frame: 0,
                 wants_key: true,
                 is_stopped: false,
+                svc: shape.map(|shape| (shape, Position::default())),
             });
         }
         self.drain_client(at);
@@ -423,6 +452,14 @@ impl World {
 
     pub(crate) fn set_link(&mut self, link: Link) {
         self.link = link;
+    }
+
+    /// From now on a viewer's line from the shard carries so many bits per second, with a queue of
+    /// [`QUEUE`].
+    #[allow(dead_code, reason = "for tests/layers.rs")]
+    pub(crate) fn narrow(&mut self, viewer: usize, bits_per_second: f64) {
+        let at = self.viewers[viewer];
+        self.clients[at].narrow = Some((bits_per_second, self.now));
     }
 
     pub(crate) fn stop_layer(&mut self, name: &str) {
@@ -582,7 +619,12 @@ impl World {
             let Some(last) = client.received.last() else {
                 continue;
             };
-            if Reader::read(&client.received).is_stuck {
+            let shape = self.encoders.iter().find_map(|encoder| encoder.svc);
+            let is_stuck = match shape {
+                Some((shape, _)) => svc::Decoded::read(shape, &client.received).is_stuck,
+                None => Reader::read(&client.received).is_stuck,
+            };
+            if is_stuck {
                 let ssrc = last.header.ssrc;
                 if let Some(stream) = client.rtc.direct_api().stream_rx(&ssrc) {
                     stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -604,30 +646,37 @@ impl World {
             if self.encoders[layer].is_stopped {
                 continue;
             }
-            for part in 0..PACKETS_PER_FRAME {
+            for part in self.encoders[layer].picture(is_key) {
                 let encoder = &mut self.encoders[layer];
-                let payload = vp8(encoder, is_key, part);
                 let sequence = encoder.sequence;
                 encoder.sequence += 1;
                 let (mid, rid, timestamp) = (encoder.mid, encoder.rid, encoder.timestamp);
+                let codec = match encoder.svc.map(|(shape, _)| shape.codec) {
+                    Some(Codec::Vp9) => str0m::format::Codec::Vp9,
+                    Some(Codec::Av1) => str0m::format::Codec::Av1,
+                    _ => str0m::format::Codec::Vp8,
+                };
                 let rtc = &mut self.clients[client].rtc;
                 let params = rtc.codec_config().params();
                 let pt = params
                     .iter()
-                    .find(|one| one.spec().codec == str0m::format::Codec::Vp8)
+                    .find(|one| one.spec().codec == codec)
                     .unwrap()
                     .pt();
                 let mut direct = rtc.direct_api();
                 let Some(stream) = direct.stream_tx_by_mid(mid, rid) else {
                     continue;
                 };
-                let extensions = str0m::rtp::ExtensionValues {
+                let mut extensions = str0m::rtp::ExtensionValues {
                     mid: Some(mid),
                     rid,
                     ..Default::default()
                 };
-                let write = RtpWrite::new(pt, sequence.into(), timestamp, self.now, payload)
-                    .marker(part + 1 == PACKETS_PER_FRAME)
+                if let Some(descriptor) = part.descriptor {
+                    extensions.user_values.set(svc::Descriptor(descriptor));
+                }
+                let write = RtpWrite::new(pt, sequence.into(), timestamp, self.now, part.payload)
+                    .marker(part.marker)
                     .ext_vals(extensions)
                     .nackable(true);
                 if sequence < 65_540 {
@@ -742,9 +791,20 @@ impl World {
         } else {
             1
         };
+        let mut waits = Duration::ZERO;
+        if let Some(at) = client
+            && let Some((rate, free)) = &mut self.clients[at].narrow
+        {
+            waits = free.saturating_duration_since(self.now);
+            if waits > QUEUE {
+                return;
+            }
+            waits += Duration::from_secs_f64(8.0 * (bytes.len() + 28) as f64 / *rate);
+            *free = self.now + waits;
+        }
         for _ in 0..copies {
             let jitter = self.link.jitter.mul_f64(self.random.random());
-            let due = self.now + self.link.delay + jitter;
+            let due = self.now + waits + self.link.delay + jitter;
             self.order += 1;
             let order = self.order;
             self.flights.push(Flight {
@@ -790,6 +850,26 @@ impl World {
                 Output::Event(_) => {}
             }
         }
+    }
+}
+
+impl Encoder {
+    /// The packets of its next picture.
+    fn picture(&mut self, is_key: bool) -> Vec<svc::Part> {
+        if let Some((shape, at)) = &mut self.svc {
+            at.since_key = if is_key { 0 } else { at.since_key + 1 };
+            at.picture = self.frame;
+            at.tl0 = at
+                .tl0
+                .wrapping_add(u8::from(shape.temporal_of(at.since_key) == 0));
+            return svc::picture(*shape, self.name, *at);
+        }
+        let part = |part| svc::Part {
+            payload: vp8(self, is_key, part),
+            marker: part + 1 == PACKETS_PER_FRAME,
+            descriptor: None,
+        };
+        (0..PACKETS_PER_FRAME).map(part).collect()
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Settings {
     quality: i32,
     width: u32,
     height: u32,
+    /// Pictures a second; 0: as many as there are.
+    frame_rate: u32,
     /// More than 0: before others, on a thin line.
     priority: u32,
 }
@@ -109,6 +111,7 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
         quality,
         area: settings.width.saturating_mul(settings.height),
         is_pinned: settings.priority > 0,
+        frame_rate: settings.frame_rate,
     }
 }
 
@@ -328,6 +331,7 @@ impl Room {
             quality: update.quality,
             width: update.width,
             height: update.height,
+            frame_rate: update.fps,
             priority: update.priority,
         };
         for id in self.tracks_by_sid(update.track_sids.iter()) {
@@ -346,6 +350,7 @@ impl Room {
                     quality: proto::VideoQuality::High as i32,
                     width: 0,
                     height: 0,
+                    frame_rate: 0,
                     priority: 0,
                 });
                 settings.is_disabled = true;

@@ -725,6 +725,11 @@ fn the_layer_follows_the_size_and_disabling_stops() {
     world.say(bo, settings(false, 640, 360));
     world.say(bo, settings(false, 640, 360));
     world.say(bo, settings(true, 640, 360));
+    let mut slower = settings(false, 640, 360);
+    if let Request::TrackSetting(settings) = &mut slower {
+        settings.fps = 15;
+    }
+    world.say(bo, slower);
     let enabled = |quality, area| Selection {
         area,
         ..Selection::of(quality)
@@ -737,7 +742,11 @@ fn the_layer_follows_the_size_and_disabling_stops() {
         is_enabled: false,
         ..middle
     };
-    assert_eq!(world.selects(), [small, middle, off]);
+    let slower = Selection {
+        frame_rate: 15,
+        ..middle
+    };
+    assert_eq!(world.selects(), [small, middle, off, slower]);
 }
 
 #[test]

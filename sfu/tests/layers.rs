@@ -1,0 +1,231 @@
+//! Streams with temporal and spatial layers through the shard: whatever is left out for a viewer, what
+//! it gets decodes, by the dependencies of its frames, and has no gaps.
+
+#[expect(dead_code, reason = "the simulation uses the rest")]
+mod world;
+
+use std::time::Duration;
+
+use sfu::{Codec, Event, Quality, Selection};
+use world::svc::{Decoded, Shape};
+use world::{Link, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A publisher of a stream and viewers of it.
+fn meeting(seed: u64, shape: Shape, layers: &[&'static str], viewers: usize) -> World {
+    let mut world = World::new(seed, Link::default());
+    world.add_layered(layers, shape);
+    for _ in 0..viewers {
+        world.add_subscriber(Selection::of(Quality::High));
+    }
+    world.run(3 * SECOND);
+    world
+}
+
+fn shapes() -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for codec in [Codec::Vp9, Codec::Av1] {
+        for (spatial, temporal) in [(3, 3), (3, 1), (2, 3), (1, 3), (1, 2)] {
+            for is_key_only in [false, true] {
+                shapes.push(Shape {
+                    is_key_only,
+                    ..Shape::new(codec, spatial, temporal)
+                });
+            }
+        }
+    }
+    shapes.push(Shape::new(Codec::Vp8, 1, 3));
+    shapes.push(Shape::new(Codec::Vp8, 1, 2));
+    shapes
+}
+
+/// Up to where a viewer decoded in the last second; it must have been without a fault all along.
+fn top(world: &World, shape: Shape, viewer: usize) -> (u8, u8) {
+    let decoded = Decoded::read(shape, world.received(viewer));
+    assert_eq!(decoded.faults, Vec::<String>::new(), "{shape:?}");
+    assert!(!decoded.is_stuck, "{shape:?}");
+    let last = decoded.shown.last().expect("something is shown").picture;
+    let since = decoded.shown.iter().position(|one| one.picture + 20 > last);
+    decoded.top_since(since.unwrap_or(0))
+}
+
+#[test]
+fn a_viewer_gets_the_layers_that_it_wants_and_others_get_all() {
+    for shape in shapes() {
+        let mut world = meeting(1, shape, &["f"], 2);
+        let all = (shape.spatial - 1, shape.temporal - 1);
+        assert_eq!(top(&world, shape, 0), all, "{shape:?}");
+        for quality in [
+            Quality::Low,
+            Quality::Medium,
+            Quality::High,
+            Quality::Low,
+            Quality::High,
+        ] {
+            world.select(0, Selection::of(quality));
+            world.run(2 * SECOND);
+            let below = Quality::High as u8 - quality as u8;
+            let expected = (all.0.saturating_sub(below), all.1);
+            assert_eq!(top(&world, shape, 0), expected, "{shape:?} {quality:?}");
+            assert_eq!(top(&world, shape, 1), all, "{shape:?}");
+        }
+        let decoded = Decoded::read(shape, world.received(0));
+        assert_eq!(decoded.gaps, 0, "{shape:?}");
+        let seen = decoded.shown.last().unwrap().picture - decoded.shown[0].picture;
+        assert_eq!(
+            decoded.shown.len() as u32,
+            seen + 1,
+            "no picture is left out"
+        );
+    }
+}
+
+#[test]
+fn fewer_pictures_a_second_are_sent_where_fewer_are_enough() {
+    for shape in shapes() {
+        let mut world = meeting(2, shape, &["f"], 1);
+        let all = shape.temporal - 1;
+        let before = world.keyframe_requests();
+        for (frame_rate, expected) in [
+            (0, all),
+            // 7.5 and 15 a second are what the layers of 30 have; two layers have 15.
+            (6, 0),
+            (15, all.saturating_sub(1)),
+            (30, all),
+            (1, 0),
+            (24, all),
+        ] {
+            let wish = Selection {
+                frame_rate,
+                ..Selection::of(Quality::High)
+            };
+            world.select(0, wish);
+            world.run(2 * SECOND);
+            assert_eq!(top(&world, shape, 0).1, expected, "{shape:?} {frame_rate}");
+        }
+        assert_eq!(Decoded::read(shape, world.received(0)).gaps, 0, "{shape:?}");
+        assert_eq!(
+            world.keyframe_requests(),
+            before,
+            "{shape:?} needs no keyframe"
+        );
+    }
+}
+
+#[test]
+fn what_is_lost_on_the_way_is_repaired_whatever_is_left_out() {
+    for (seed, shape) in (10..).zip(shapes()) {
+        let mut world = meeting(seed, shape, &["f"], 2);
+        world.set_link(Link {
+            delay: Duration::from_millis(20),
+            jitter: Duration::from_millis(12),
+            loss: 0.02,
+            duplicates: 0.02,
+        });
+        for (quality, frame_rate) in [
+            (Quality::Low, 0),
+            (Quality::High, 8),
+            (Quality::Medium, 15),
+            (Quality::Low, 8),
+            (Quality::High, 0),
+        ] {
+            let wish = Selection {
+                frame_rate,
+                ..Selection::of(quality)
+            };
+            world.select(0, wish);
+            world.run(2 * SECOND);
+        }
+        world.set_link(Link::default());
+        world.run(3 * SECOND);
+        for viewer in 0..2 {
+            let decoded = Decoded::read(shape, world.received(viewer));
+            assert!(!decoded.is_stuck, "{shape:?}: the picture stands");
+            let share = decoded.gaps as f64 / world.received(viewer).len() as f64;
+            assert!(
+                share < 0.02,
+                "{shape:?}, viewer {viewer}: {share} not repaired"
+            );
+            let last = decoded.shown.last().unwrap().picture;
+            let since = decoded.shown.iter().position(|one| one.picture + 20 > last);
+            let all = (shape.spatial - 1, shape.temporal - 1);
+            assert_eq!(
+                decoded.top_since(since.unwrap()),
+                all,
+                "{shape:?}, viewer {viewer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn temporal_layers_of_simulcast_streams_run_on_over_a_change() {
+    let shape = Shape::new(Codec::Vp8, 1, 3);
+    let mut world = meeting(3, shape, &["q", "h", "f"], 2);
+    for (quality, frame_rate, expected) in [
+        (Quality::Low, 7, ('q', 0)),
+        (Quality::High, 7, ('f', 0)),
+        (Quality::Medium, 0, ('h', 2)),
+        (Quality::High, 15, ('f', 1)),
+    ] {
+        let wish = Selection {
+            frame_rate,
+            ..Selection::of(quality)
+        };
+        world.select(0, wish);
+        world.run(2 * SECOND);
+        let (_, temporal) = top(&world, shape, 0);
+        let last = *Decoded::read(shape, world.received(0))
+            .shown
+            .last()
+            .unwrap();
+        assert_eq!((last.name, temporal), expected);
+    }
+    assert_eq!(Decoded::read(shape, world.received(0)).gaps, 0);
+    assert_eq!(top(&world, shape, 1).1, 2, "another's wish changes nothing");
+}
+
+#[test]
+fn a_thin_line_carries_fewer_layers_and_no_pause() {
+    for codec in [Codec::Vp9, Codec::Av1] {
+        let shape = Shape {
+            size: 1100,
+            ..Shape::new(codec, 3, 3)
+        };
+        // Six packets a picture: about 1.7 Mbit/s, a third of it for each spatial layer, and of each
+        // a quarter for the lowest temporal one.
+        let mut world = meeting(4, shape, &["f"], 2);
+        for (rate, spatial, temporals) in [
+            (1.3e6, 0..=1, 2..=2),
+            (0.45e6, 0..=0, 0..=1),
+            (4e6, 2..=2, 2..=2),
+        ] {
+            world.narrow(0, rate);
+            world.run(25 * SECOND);
+            let decoded = Decoded::read(shape, world.received(0));
+            let last = decoded.shown.last().unwrap().picture;
+            let since = decoded.shown.iter().position(|one| one.picture + 60 > last);
+            let top = decoded.top_since(since.unwrap());
+            assert!(
+                spatial.contains(&top.0) && temporals.contains(&top.1),
+                "{codec:?} at {rate}: {top:?}"
+            );
+        }
+        assert!(
+            !world.told(|event| matches!(
+                event,
+                Event::Paused {
+                    is_paused: true,
+                    ..
+                }
+            )),
+            "{codec:?}"
+        );
+        assert_eq!(
+            top(&world, shape, 1),
+            (2, 2),
+            "another's line changes nothing"
+        );
+    }
+}
