@@ -1,13 +1,18 @@
 // A UDP relay between browsers and the server, as a router with NAT is: it can change the port from which the server
-// hears a client, and drop everything while TCP passes elsewhere.
+// hears a client, drop everything while TCP passes elsewhere, and carry only so much to the browsers.
 
 import { createSocket } from 'node:dgram';
+
+/** What would wait longer before a narrow line is lost, in milliseconds. */
+const QUEUE = 300;
 
 export async function startRelay(serverPort) {
   const bound = (socket) => new Promise((done) => socket.bind(0, '127.0.0.1', () => done(socket)));
   const front = await bound(createSocket('udp4'));
   let behind = new Map();
   let cut = false;
+  let rate = Infinity;
+  let free = 0;
   front.on('message', (datagram, { address, port }) => {
     if (cut) return;
     const client = `${address}:${port}`;
@@ -15,7 +20,16 @@ export async function startRelay(serverPort) {
     if (!socket) {
       socket = createSocket('udp4');
       behind.set(client, socket);
-      socket.on('message', (answer) => cut || front.send(answer, port, address));
+      socket.on('message', (answer) => {
+        if (cut) return;
+        const now = performance.now();
+        const wait = Math.max(0, free - now);
+        if (wait > QUEUE) return;
+        free = now + wait + (8000 * (answer.length + 28)) / rate;
+        const send = () => front.send(answer, port, address);
+        if (free - now < 1) send();
+        else setTimeout(send, free - now);
+      });
     }
     socket.send(datagram, serverPort, '127.0.0.1');
   });
@@ -26,6 +40,10 @@ export async function startRelay(serverPort) {
       const old = behind;
       behind = new Map();
       for (const socket of old.values()) socket.close();
+    },
+    /** From now on carries so many bits a second to the browsers. */
+    narrow(bitsPerSecond) {
+      rate = bitsPerSecond;
     },
     /** Drops every datagram in both directions until `mend`, and says nothing. */
     cut() {
