@@ -120,9 +120,10 @@ fn crates_of(name: &str, metadata: &Value) -> Result<BTreeSet<Component>> {
             .map_or_else(Vec::new, |node| list(&node["deps"]))
         {
             // The kind of a normal dependency is null; those of others are "dev" and "build".
+            // What only a fuzz target is linked with is in no program that is given away.
             if list(&dependency["dep_kinds"])
                 .iter()
-                .any(|kind| kind["kind"].is_null())
+                .any(|kind| kind["kind"].is_null() && kind["target"] != "cfg(fuzzing)")
             {
                 waiting.push(text(&dependency["pkg"]));
             }
@@ -247,7 +248,10 @@ mod tests {
             "resolve": { "nodes": [
                 { "id": "server", "deps": [
                     { "pkg": "a", "dep_kinds": [{ "kind": null }] },
-                    { "pkg": "c", "dep_kinds": [{ "kind": "dev" }] },
+                    { "pkg": "c", "dep_kinds": [
+                        { "kind": "dev" },
+                        { "kind": null, "target": "cfg(fuzzing)" },
+                    ] },
                 ] },
                 { "id": "a", "deps": [{ "pkg": "b", "dep_kinds": [{ "kind": null }] }] },
                 { "id": "b", "deps": [{ "pkg": "c", "dep_kinds": [{ "kind": "build" }] }] },
