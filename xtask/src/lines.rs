@@ -1,5 +1,5 @@
 //! `cargo xtask bench estimate` and `lines`: what the estimate makes of simulated lines beside str0m's, and what a viewer
-//! in Chromium sees and hears over bad ones; sections of `docs/performance.md`.
+//! sees and hears over bad ones; sections of `docs/performance.md`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::bench::{machine, measure};
 use crate::page::write_section;
-use crate::parts::build_server;
+use crate::parts::{build_server, python_environment};
 use crate::run::{npm_install, output, target};
 
 const BUDGET: Duration = Duration::from_secs(1800);
@@ -18,6 +18,7 @@ const BUDGET: Duration = Duration::from_secs(1800);
 #[derive(Deserialize)]
 struct Seen {
     name: String,
+    client: String,
     /// Share of the sound that was made up.
     concealed: f64,
     /// The longest stretch of almost nothing but that, in seconds.
@@ -33,6 +34,30 @@ struct Seen {
     queue: [f64; 3],
     /// From so many seconds on the picture was so wide.
     widths: Vec<(f64, u32)>,
+}
+
+/// What ten viewers on ten lines had in one meeting, for a while.
+#[derive(Deserialize)]
+struct Stage {
+    stage: String,
+    /// The layers that the publisher sent.
+    layers: Vec<String>,
+    rows: Vec<Had>,
+}
+
+/// What one of them had.
+#[derive(Deserialize)]
+struct Had {
+    line: String,
+    /// Share of the sound that was made up.
+    concealed: f64,
+    frames: f64,
+    freezes: f64,
+    /// Seconds.
+    frozen: f64,
+    kilobits: f64,
+    /// Of the picture, in the order in which they were seen.
+    widths: Vec<u32>,
 }
 
 /// Simulates and writes the section.
@@ -69,26 +94,17 @@ pub(crate) fn estimate() -> Result<()> {
 /// Measures and writes the section.
 pub(crate) fn lines() -> Result<()> {
     npm_install("tests/browser")?;
+    let inside = python_environment(BUDGET)?;
     build_server(BUDGET)?;
-    let line = target().join("release/line");
-    let command = "ip netns exec $LINE_A node bench/lines.mjs";
-    let words = [
-        "up",
-        "--config",
-        "long/lossy.toml",
-        "--",
-        "sh",
-        "-c",
-        command,
-    ];
-    let all: Vec<Seen> = measure("tests/browser", &line.to_string_lossy(), &words)?;
+    let python = inside("python");
+    let all: Vec<Seen> = at_a_line(&python, "lossy", "lines")?;
     let mut section = String::from(
-        "## Bad lines in Chromium\n\nOne publishes a camera of noise (VP8 in layers, 960×540 and 1.2 Mbit/s at most) and a \
-         microphone; one watches.\nThe viewer has a line with 50 ms of round trip, and where it says *uplink* the publisher has it. By the viewer's own\nstatistics. *Made up* is the \
-         share of the sound that was concealed,\n*stall* the longest time of nothing else. *Queue* is the line's own: \
-         median, 95 %, longest. Rates have\na queue of 300 ms.\n\n\
-         | line | sound made up | stall s | pictures/s | frozen (s in all) | repaired of received | queue ms | width of the \
-         picture from second |\n|---|---|---|---|---|---|---|---|\n",
+        "## Bad lines\n\nOne publishes a camera of noise (VP8 in layers, 960×540 and 1.2 Mbit/s at most) and a \
+         microphone in Chromium; one\nwatches. The viewer has a line with 50 ms of round trip; where it says *uplink* the \
+         publisher has it. By the viewer's own\nstatistics. *Made up* is the share of the sound that was concealed, *stall* \
+         the longest time of nothing else. *Queue* is\nthe line's own: median, 95 %, longest. Rates have a queue of 300 ms.\n\n\
+         | line | viewer | sound made up | stall s | pictures/s | frozen (s in all) | repaired of received | queue ms | width of the \
+         picture from second |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for seen in all {
         let widths: Vec<String> = seen
@@ -98,8 +114,9 @@ pub(crate) fn lines() -> Result<()> {
             .collect();
         let _ = writeln!(
             section,
-            "| {} | {:.1} % | {:.1} | {:.0} | {:.0} ({:.1}) | {:.0} of {:.0} | {:.0}, {:.0}, {:.0} | {} |",
+            "| {} | {} | {:.1} % | {:.1} | {:.0} | {:.0} ({:.1}) | {:.0} of {:.0} | {:.0}, {:.0}, {:.0} | {} |",
             seen.name,
+            seen.client,
             100.0 * seen.concealed,
             seen.stall,
             seen.frames,
@@ -113,6 +130,32 @@ pub(crate) fn lines() -> Result<()> {
             widths.join(", ")
         );
     }
+    let stages: Vec<Stage> = at_a_line(&python, "good", "ten-lines")?;
+    section.push_str(
+        "\n### Ten lines at once\n\nThe same picture in one meeting, watched by ten of the Python SDK on ten lines of 50 ms of \
+         round trip, unless it says\notherwise; what each had in 20 s. *Sent* are the layers that came out of the publisher's \
+         encoder meanwhile (`q` 240, `h` 480,\n`f` 960 wide).\n\n\
+         | | sent | line | sound made up | pictures/s | frozen (s in all) | kbit/s of picture | width |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for stage in stages {
+        let mut names = (stage.stage, stage.layers.join(" "));
+        for had in stage.rows {
+            let (name, sent) = std::mem::take(&mut names);
+            let widths: Vec<String> = had.widths.iter().map(u32::to_string).collect();
+            let _ = writeln!(
+                section,
+                "| {name} | {sent} | {} | {:.1} % | {:.0} | {:.0} ({:.1}) | {:.0} | {} |",
+                had.line,
+                100.0 * had.concealed,
+                had.frames,
+                had.freezes,
+                had.frozen,
+                had.kilobits,
+                widths.join(", ")
+            );
+        }
+    }
     let _ = write!(
         section,
         "\nMeasured on {}, which runs everything.",
@@ -120,4 +163,13 @@ pub(crate) fn lines() -> Result<()> {
     );
     println!("{section}");
     write_section("lines", &section)
+}
+
+/// Runs a script of `tests/browser/bench` at an end of a line; returns what it printed.
+fn at_a_line<T: serde::de::DeserializeOwned>(python: &str, line: &str, script: &str) -> Result<T> {
+    let program = target().join("release/line");
+    let config = format!("long/{line}.toml");
+    let command = format!("PYTHON={python} ip netns exec $LINE_A node bench/{script}.mjs");
+    let words = ["up", "--config", &config, "--", "sh", "-c", &command];
+    measure("tests/browser", &program.to_string_lossy(), &words)
 }

@@ -1,15 +1,16 @@
-// What a viewer in Chromium sees and hears over bad lines, by the browser's own statistics and the line's counts. Runs
-// inside one end of a line, the server and the publisher at the other; prints its results as JSON:
+// What viewers in Chromium and of the Python SDK see and hear over bad lines, by their own statistics and the line's
+// counts. Runs inside one end of a line, the server and the publisher at the other; prints its results as JSON:
 //
 //   line up --config long/lossy.toml -- sh -c 'ip netns exec $LINE_A node bench/lines.mjs'
 
 import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
 import { Line } from '../lib/line.mjs';
+import { Receiver } from '../lib/python.mjs';
 import { Server } from '../lib/server.mjs';
 import { until } from '../lib/waiting.mjs';
 
 /** Between looks, in milliseconds. */
-const LOOK = 200;
+const LOOK = 250;
 
 /** What the lines do, at so many seconds after the first look. Who has the line is at `a`: the viewer, or with `isUplink` the sender. */
 const both = (change) => [{ at: 0, set: { delay_ms: 25, loss: 0, rate_kbit: 0, ...change } }];
@@ -41,16 +42,25 @@ try {
   const common = { server, harnessUrl: harness.url, camera: false, microphone: false };
   const here = { prepare };
   const there = { prepare, executable: line.wrap(CHROMIUM) };
-  for (const [name, { seconds, steps, isUplink = false }] of Object.entries(LINES)) {
-    if (wanted.length && !wanted.some((word) => name.includes(word))) continue;
+  const all = Object.entries(LINES).flatMap(([name, line]) =>
+    ['Chromium', ...(line.isUplink ? [] : ['Python SDK'])].map((client) => [name, client, line]));
+  for (const [name, client, { seconds, steps, isUplink = false }] of all) {
+    if (wanted.length && !wanted.some((word) => `${name}, ${client}`.includes(word))) continue;
     const pair = new Belongings();
     try {
-      const room = { ...common, room: name };
+      const room = { ...common, room: `${name}, ${client}` };
       const sender = pair.add(await Participant.join({ ...room, number: 1, identity: 'sender', ...(isUplink ? here : there) }), () => sender.leave());
       await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
       await line.set({ ...steps[0].set });
-      const viewer = pair.add(await Participant.join({ ...room, number: 2, identity: 'viewer', ...(isUplink ? there : here) }), () => viewer.leave());
-      const seen = { name, ...await watch(viewer, line, seconds, steps, isUplink ? UP : DOWN) };
+      let report;
+      if (client === 'Chromium') {
+        const viewer = pair.add(await Participant.join({ ...room, number: 2, identity: 'viewer', ...(isUplink ? there : here) }), () => viewer.leave());
+        report = () => viewer.evaluate(() => window.receiving.reports(window.room, 'sender'));
+      } else {
+        const viewer = pair.add(new Receiver({ url: server.socketUrl, room: room.room, identity: 'viewer' }));
+        report = async () => viewer.told;
+      }
+      const seen = { name, client, ...await watch(report, line, seconds, steps, isUplink ? UP : DOWN) };
       results.push(seen);
       process.stderr.write(`${JSON.stringify(seen)}\n`);
     } finally {
@@ -63,8 +73,7 @@ try {
 }
 console.log(JSON.stringify(results));
 
-async function watch(viewer, line, seconds, steps, direction) {
-  const report = () => viewer.evaluate(() => window.receiving.reports(window.room, 'sender'));
+async function watch(report, line, seconds, steps, direction) {
   await until('the viewer sees', async () => (await report()).camera?.inbound?.framesDecoded > 5, { patience: 30_000 });
   const looks = [];
   let rate = steps[0].set.rate_kbit ?? 0;
@@ -86,7 +95,8 @@ async function watch(viewer, line, seconds, steps, direction) {
     const picture = camera.inbound;
     const sound = microphone.inbound;
     const samples = sound.totalSamplesReceived - last.totalSamplesReceived;
-    hears.push([at, samples > 0 ? (sound.concealedSamples - last.concealedSamples) / samples : 1]);
+    // No new report is no news.
+    if (sound !== last) hears.push([at, samples > 0 ? (sound.concealedSamples - last.concealedSamples) / samples : 1]);
     last = sound;
     const queue = rate ? Math.max(0, Math.round((counts.waiting.bytes * 8) / rate - delay)) : 0;
     looks.push({ at: Math.round(at * 10) / 10, width: picture.frameWidth, queue });

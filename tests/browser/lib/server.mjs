@@ -23,14 +23,20 @@ export function buildFolder() {
   return process.env.CARGO_TARGET_DIR ?? join(repository, 'target');
 }
 
-/** The binary under test: `TERRACE_BIN`, else the newest of the usual places. */
-export function terraceBinary() {
-  if (process.env.TERRACE_BIN) return process.env.TERRACE_BIN;
+/** A binary of ours: what `variable` names, else the newest of the usual places. */
+function binary(name, variable) {
+  if (process.env[variable]) return process.env[variable];
   const target = buildFolder();
-  const found = ['release', 'debug'].map((profile) => join(target, profile, 'terrace')).find(existsSync);
-  if (!found) throw new Error(`no terrace binary under ${target}: run "cargo build --release -p server" first`);
+  const found = ['release', 'debug'].map((profile) => join(target, profile, name)).find(existsSync);
+  if (!found) throw new Error(`no ${name} binary under ${target}: run "cargo build --release --bin ${name}" first`);
   return found;
 }
+
+/** The binary under test. */
+export const terraceBinary = () => binary('terrace', 'TERRACE_BIN');
+
+/** The program that makes lines. */
+export const lineBinary = () => binary('line', 'LINE_BIN');
 
 /** A TCP port that was free a moment ago. */
 export function freeTcpPort(host = '127.0.0.1') {
@@ -83,6 +89,8 @@ export class Server {
     server.metricsUrl = `http://${server.host}:${server.metricsPort}`;
     server.extraEnvironment = options.environment ?? {};
     server.wrap = options.wrap ?? [];
+    /** Where it listens. */
+    server.listen = options.everywhere ? '0.0.0.0' : server.host;
     await server.#spawn();
     return server;
   }
@@ -90,10 +98,10 @@ export class Server {
   environment() {
     return {
       ...cleanEnvironment(),
-      TERRACE_HTTP__LISTEN: `${this.host}:${this.port}`,
+      TERRACE_HTTP__LISTEN: `${this.listen}:${this.port}`,
       TERRACE_METRICS__LISTEN: `${this.host}:${this.metricsPort}`,
       // Firefox sends nothing to a server that has a loopback address alone.
-      TERRACE_MEDIA__LISTEN: this.host === '127.0.0.1' ? `127.0.0.1:${this.udpPort},0.0.0.0:${this.udpPort}` : `${this.host}:${this.udpPort}`,
+      TERRACE_MEDIA__LISTEN: this.host === '127.0.0.1' ? `127.0.0.1:${this.udpPort},0.0.0.0:${this.udpPort}` : `${this.listen}:${this.udpPort}`,
       // One port; rooms on several shards are what the tests in Python have.
       TERRACE_MEDIA__SHARDS: '1',
       TERRACE_DATA_DIR: this.data,

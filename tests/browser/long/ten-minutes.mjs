@@ -4,16 +4,15 @@
 //   line up --config long/lossy.toml -- sh -c 'ip netns exec $LINE_A npm run long'
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
 import { startFirefox } from '../lib/firefox.mjs';
 import { NOTICED, median } from '../lib/media.mjs';
+import { Receiver } from '../lib/python.mjs';
 import { Server, token } from '../lib/server.mjs';
 import { until } from '../lib/waiting.mjs';
 
@@ -26,7 +25,6 @@ const BITRATE = 2_000_000;
 const STANDSTILL = 1000;
 
 const { LINE_B, LINE_B_IPV4 } = process.env;
-const python = join(dirname(fileURLToPath(import.meta.url)), '../../python');
 
 /** What a page says of the camera it receives. */
 const watching = (page) => page.evaluate(async () => {
@@ -83,29 +81,26 @@ test('media goes on for ten minutes over a line that loses packets', { timeout: 
   await page.evaluate((o) => window.joinRoom(o), {
     url: server.socketUrl, token: token({ room: 'long', identity: 'firefox' }), camera: false, microphone: false,
   });
-  const sdk = spawn(process.env.PYTHON ?? 'python3', ['-u', 'receiver.py', server.socketUrl, token({ room: 'long', identity: 'sdk' })], { cwd: python, stdio: ['pipe', 'pipe', 'inherit'] });
-  own.add(sdk, () => sdk.kill());
-  const told = { frames: 0, samples: 0, longest: 0 };
-  createInterface({ input: sdk.stdout }).on('line', (line) => Object.assign(told, JSON.parse(line)));
+  const sdk = own.add(new Receiver({ url: server.socketUrl, room: 'long', identity: 'sdk' }));
 
   const pages = { Chromium: chromium.page, Firefox: page };
   for (const [name, one] of Object.entries(pages)) {
     await until(`${name} sees`, async () => (await watching(one)).camera?.framesDecoded > 50);
   }
-  await until('the SDK sees', () => told.frames > 50);
+  await until('the SDK sees', () => sdk.told.frames > 50);
   await chromium.evaluate(() => window.stamped.watch(window.room, 'sender'));
   // The first seconds are the encoder's: it looks for its rate.
   await new Promise((done) => setTimeout(done, 10_000));
   for (const one of Object.values(pages)) await noteGaps(one);
-  sdk.stdin.write('\n');
+  sdk.begin();
 
   const before = Object.fromEntries(await Promise.all(Object.entries(pages).map(async ([name, one]) => [name, (await watching(one)).camera.framesDecoded])));
-  let last = { ...before, sdk: told.frames };
+  let last = { ...before, sdk: sdk.told.frames };
   const end = Date.now() + SECONDS * 1000;
   let looked = Date.now();
   while (Date.now() < end) {
     await new Promise((done) => setTimeout(done, 1000));
-    const now = { sdk: told.frames };
+    const now = { sdk: sdk.told.frames };
     for (const [name, one] of Object.entries(pages)) now[name] = (await watching(one)).camera.framesDecoded;
     for (const name of Object.keys(now)) assert.ok(now[name] > last[name], `${name} stands still at ${now[name]}, ${Math.round((end - Date.now()) / 1000)} s before the end`);
     last = now;
@@ -126,7 +121,7 @@ test('media goes on for ten minutes over a line that loses packets', { timeout: 
     t.diagnostic(`${name}, sound: ${JSON.stringify({ packetsReceived: microphone.packetsReceived, packetsLost: microphone.packetsLost, concealedSamples: microphone.concealedSamples, totalSamplesReceived: microphone.totalSamplesReceived })}`);
     last[name] = { camera, gaps };
   }
-  t.diagnostic(`SDK: ${JSON.stringify(told)}`);
+  t.diagnostic(`SDK: ${JSON.stringify(sdk.told)}`);
   for (const name of Object.keys(pages)) {
     const { camera, gaps } = last[name];
     assert.ok(gaps.longest <= STANDSTILL, `${name}'s picture stood for ${gaps.longest} ms`);
@@ -134,6 +129,6 @@ test('media goes on for ten minutes over a line that loses packets', { timeout: 
     if (SECONDS >= 600) assert.ok(camera.packetsReceived > 65_536, 'the numbers did not begin again');
   }
   assert.ok(last.Chromium.camera.retransmittedPacketsReceived > 0, 'nothing was sent again');
-  assert.ok(told.longest <= STANDSTILL / 1000, `the SDK's picture stood for ${told.longest} s`);
+  assert.ok(sdk.told.longest <= STANDSTILL / 1000, `the SDK's picture stood for ${sdk.told.longest} s`);
   assert.ok(Math.abs(median(offsets)) <= NOTICED, `the picture comes ${median(offsets)} ms after its sound`);
 });

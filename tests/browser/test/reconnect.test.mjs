@@ -155,16 +155,18 @@ const asSeenByStays = () => people.stays.page.evaluate(() => ({
 }));
 
 test('who has to begin anew, or all of them after a restart of the node, have their places, hands and muted microphones back', { timeout: 150_000 }, async (t) => {
-  await people.one.press('hand');
-  await people.two.press('mic');
-  const expected = await untilValue('the hand is up and a microphone is off', asSeenByStays, ({ hands, tiles }) =>
-    hands[0] === 'one' && tiles.includes('two off'));
   const announced = () => people.stays.page.evaluate(() => window.announced.filter((text) => /one|two/.test(text)));
   await people.stays.page.evaluate(() => {
     window.announced = [];
     const region = document.querySelector('[data-testid="live-polite"]');
     new MutationObserver(() => window.announced.push(region.textContent)).observe(region, { childList: true, characterData: true, subtree: true });
   });
+  await people.one.press('hand');
+  await people.two.press('mic');
+  const expected = await untilValue('the hand is up and a microphone is off', asSeenByStays, ({ hands, tiles }) =>
+    hands[0] === 'one' && tiles.includes('two off'));
+  await untilValue('the hand is announced', announced, (texts) => texts.some((text) => text.includes('one举手')));
+  await people.stays.page.evaluate(() => { window.announced = []; });
   const sid = () => people.one.page.evaluate(() => window.__terrace.room.localParticipant.sid);
   const before = await sid();
   await people.one.page.evaluate(() => window.__terrace.room.simulateScenario('full-reconnect'));
