@@ -17,7 +17,7 @@ pub use steps::{AT_ONCE, steps};
 use arbitrary::{Result, Unstructured};
 
 use crate::egress::stage::{Stage, Step};
-use crate::{dependency, header, payload, rtcp};
+use crate::{dependency, header, payload, redundancy, rtcp};
 
 /// Steps that one input plays at most.
 const STEPS: usize = 200;
@@ -88,6 +88,7 @@ pub fn reports(data: &[u8]) -> Result<()> {
 pub fn payloads(data: &[u8]) -> Result<()> {
     payload::check(data, (0x1234, 5, 6));
     dependency::check(data);
+    redundancy::check(data);
     let mut input = Unstructured::new(data);
     payload::check(data, input.arbitrary()?);
     let two_byte = input.arbitrary()?;

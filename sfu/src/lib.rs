@@ -27,6 +27,7 @@ mod layer;
 mod layer_filter;
 mod payload;
 mod peer;
+mod redundancy;
 mod rewrite;
 mod rtcp;
 mod sdp;

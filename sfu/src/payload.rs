@@ -235,6 +235,21 @@ pub(crate) fn red_primary(payload: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The older blocks of a RED payload in their order: how long before the newest each is, in units of
+/// the sound's clock, and what it holds. Ends where something is cut off.
+pub(crate) fn red_older(payload: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    let older = payload
+        .chunks(4)
+        .take_while(|header| header[0] & 0x80 != 0 && header.len() == 4);
+    let mut at = 4 * older.clone().count() + 1;
+    older.map_while(move |header| {
+        let both = u32::from_be_bytes([0, header[1], header[2], header[3]]);
+        let begin = at;
+        at += (both & 0x3ff) as usize;
+        Some((both >> 10, payload.get(begin..at)?))
+    })
+}
+
 /// Checks that every reader survives a payload, that RED's primary is its end, and that VP8's numbers
 /// written over a descriptor are read again and change nothing else.
 #[cfg(any(test, fuzzing))]
@@ -245,6 +260,8 @@ pub(crate) fn check(payload: &[u8], (id, tl0, key): (u16, u8, u8)) {
     }
     if let Some(primary) = red_primary(payload) {
         assert!(payload.ends_with(primary) && primary.len() < payload.len());
+        let older: usize = red_older(payload).map(|(_, block)| 4 + block.len()).sum();
+        assert_eq!(older + 1 + primary.len(), payload.len());
     }
     let mut written = payload.to_vec();
     let read = |payload: &[u8]| describe(Codec::Vp8, payload).vp8;
@@ -433,6 +450,7 @@ mod tests {
     fn red_gives_its_primary() {
         let red = [0x80 | 111, 0, 0, 3, 111, 9, 9, 9, 1, 2];
         assert_eq!(red_primary(&red), Some(&[1u8, 2][..]));
+        assert_eq!(red_older(&red).collect::<Vec<_>>(), [(0, &[9u8, 9, 9][..])]);
         assert_eq!(red_primary(&[0x80, 0]), None);
     }
 

@@ -21,9 +21,11 @@ use crate::command::{
 };
 use crate::egress::{Agreed, ExtensionIds, Outlet};
 use crate::estimate::Budget;
+use crate::redundancy::Redundancy;
 use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
+use crate::subscription::Mapped;
 
 /// How often a connection's line is reported.
 pub(crate) const LINE_REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -158,6 +160,8 @@ pub(crate) struct Peer {
     pub(crate) outlet: Outlet,
     /// Bits per second of what its line is spent on.
     pub(crate) spent: u64,
+    /// How its sound is kept whole.
+    pub(crate) redundancy: Redundancy,
     /// When it was last given less than before.
     pub(crate) lowered: Option<Instant>,
     /// Who speaks, of those it hears, by their connection, and when that was last the loudest.
@@ -232,6 +236,7 @@ impl Peer {
             takes_two_byte: false,
             outlet: Outlet::new(now),
             spent: 0,
+            redundancy: Redundancy::default(),
             lowered: None,
             speaker: None,
         }
@@ -395,14 +400,14 @@ impl Peer {
         })
     }
 
-    /// The payload type with which something is sent on our m-line, and whether RED must be
-    /// unwrapped for it. `None`: the client does not take the codec.
+    /// How what comes with a payload type, of the parameters `source`, is sent on our m-line.
     pub(crate) fn send_as(
         &self,
         mid: Mid,
+        payload_type: Pt,
         source: &PayloadParams,
         is_red: bool,
-    ) -> Option<(Pt, bool)> {
+    ) -> Mapped {
         let params = self.agreed_params(mid);
         let of_codec = || {
             params
@@ -415,11 +420,16 @@ impl Peer {
         let found = of_codec()
             .find(|params| params.spec() == source.spec())
             .or_else(|| of_codec().find(same_mode))
-            .or_else(|| of_codec().next())?;
-        match (is_red, found.red()) {
-            (true, Some(red)) => Some((red, false)),
-            (true, None) => Some((found.pt(), true)),
-            (false, _) => Some((found.pt(), false)),
+            .or_else(|| of_codec().next());
+        let red = found.and_then(|found| Some((found.red()?, found.pt())));
+        Mapped {
+            source: payload_type,
+            target: match red {
+                Some((red, _)) if is_red => Some(red),
+                _ => found.map(|found| found.pt()),
+            },
+            unwrap_red: is_red && red.is_none(),
+            red,
         }
     }
 

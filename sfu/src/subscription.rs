@@ -15,6 +15,8 @@ pub(crate) struct Mapped {
     pub(crate) target: Option<Pt>,
     /// RED arrives and the subscriber takes none: only the newest block goes on.
     pub(crate) unwrap_red: bool,
+    /// The subscriber's payload types of RED and of what is in it, where it takes RED.
+    pub(crate) red: Option<(Pt, Pt)>,
 }
 
 /// What is left of what is wanted, by the subscriber's line or by the processor.

@@ -26,7 +26,7 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_millis(300);
 /// Packets remembered per layer of a picture, for all who miss one: over a second of 4 Mbit/s.
 const VIDEO_REMEMBERED: usize = 512;
 
-/// Packets remembered of sound, which is not sent again.
+/// Packets remembered of sound, which go along with later ones.
 const AUDIO_REMEMBERED: usize = 32;
 
 /// So many of the newest packets may have overtaken the first one of a keyframe, for a subscriber to
@@ -34,7 +34,7 @@ const AUDIO_REMEMBERED: usize = 32;
 const OVERTAKING: u64 = 16;
 
 /// A received packet, decrypted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Packet {
     /// Extended sequence number of the publisher's stream.
     pub(crate) sequence: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    fn new(kind: TrackKind) -> Self {
+    pub(crate) fn new(kind: TrackKind) -> Self {
         Recent {
             slots: Vec::new(),
             capacity: match kind {

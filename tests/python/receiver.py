@@ -34,8 +34,7 @@ async def main(url, token):
         for one in await track.get_stats():
             if one.HasField("inbound_rtp"):
                 parts = (one.inbound_rtp.received, one.inbound_rtp.inbound)
-                numbers = {field.json_name: getattr(part, field.name) for part in parts for field in part.DESCRIPTOR.fields}
-                return {**numbers, "totalFreezesDuration": numbers["totalFreezeDuration"]}
+                return {field.json_name: getattr(part, field.name) for part in parts for field in part.DESCRIPTOR.fields}
         return None
 
     @room.on("track_subscribed")

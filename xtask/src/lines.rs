@@ -24,8 +24,8 @@ struct Seen {
     /// The longest stretch of almost nothing but that, in seconds.
     stall: f64,
     freezes: f64,
-    /// Seconds.
-    frozen: f64,
+    /// Seconds, where the client tells.
+    frozen: Option<f64>,
     frames: f64,
     /// Packets sent again that came.
     repaired: f64,
@@ -53,8 +53,6 @@ struct Had {
     concealed: f64,
     frames: f64,
     freezes: f64,
-    /// Seconds.
-    frozen: f64,
     kilobits: f64,
     /// Of the picture, in the order in which they were seen.
     widths: Vec<u32>,
@@ -114,14 +112,15 @@ pub(crate) fn lines() -> Result<()> {
             .collect();
         let _ = writeln!(
             section,
-            "| {} | {} | {:.1} % | {:.1} | {:.0} | {:.0} ({:.1}) | {:.0} of {:.0} | {:.0}, {:.0}, {:.0} | {} |",
+            "| {} | {} | {:.1} % | {:.1} | {:.0} | {:.0} ({}) | {:.0} of {:.0} | {:.0}, {:.0}, {:.0} | {} |",
             seen.name,
             seen.client,
             100.0 * seen.concealed,
             seen.stall,
             seen.frames,
             seen.freezes,
-            seen.frozen,
+            seen.frozen
+                .map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}")),
             seen.repaired,
             seen.received,
             seen.queue[0],
@@ -135,7 +134,7 @@ pub(crate) fn lines() -> Result<()> {
         "\n### Ten lines at once\n\nThe same picture in one meeting, watched by ten of the Python SDK on ten lines of 50 ms of \
          round trip, unless it says\notherwise; what each had in 20 s. *Sent* are the layers that came out of the publisher's \
          encoder meanwhile (`q` 240, `h` 480,\n`f` 960 wide).\n\n\
-         | | sent | line | sound made up | pictures/s | frozen (s in all) | kbit/s of picture | width |\n\
+         | | sent | line | sound made up | pictures/s | frozen | kbit/s of picture | width |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     for stage in stages {
@@ -145,12 +144,11 @@ pub(crate) fn lines() -> Result<()> {
             let widths: Vec<String> = had.widths.iter().map(u32::to_string).collect();
             let _ = writeln!(
                 section,
-                "| {name} | {sent} | {} | {:.1} % | {:.0} | {:.0} ({:.1}) | {:.0} | {} |",
+                "| {name} | {sent} | {} | {:.1} % | {:.0} | {:.0} | {:.0} | {} |",
                 had.line,
                 100.0 * had.concealed,
                 had.frames,
                 had.freezes,
-                had.frozen,
                 had.kilobits,
                 widths.join(", ")
             );

@@ -84,6 +84,7 @@ impl Shard {
         let Some(peer) = self.peers.get(&id) else {
             return bill;
         };
+        let times = 1 + peer.redundancy.depth() as u64;
         for track_id in peer.sent() {
             let Some(track) = self.tracks.get(&track_id) else {
                 continue;
@@ -99,7 +100,7 @@ impl Shard {
                 bill.sound += if track.is_muted {
                     0
                 } else {
-                    rate.unwrap_or(SOUND)
+                    rate.unwrap_or(SOUND) * times
                 };
                 if let Some(level) = track.level.filter(|level| *level < LOUD) {
                     let heard = (level, track.owner);
@@ -133,6 +134,9 @@ impl Shard {
 
     /// Sets what a subscriber's line leaves of each picture; returns the tracks for which it changed.
     pub(super) fn share_line(&mut self, id: ConnectionId, now: Instant) -> Vec<TrackId> {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.redundancy.follow(peer.outlet.estimate.loss(), now);
+        }
         let bill = self.bill(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return Vec::new();

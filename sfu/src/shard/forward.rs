@@ -11,6 +11,7 @@ use crate::egress::Outgoing;
 use crate::layer::Indices;
 use crate::payload::describe;
 use crate::peer::{codec_of, dependency_descriptor, passed_on};
+use crate::redundancy::Wrapped;
 use crate::rewrite::Source;
 use crate::subscription::{Ceiling, Mapped};
 use crate::track::{LAYER_SILENCE, Packet};
@@ -228,6 +229,10 @@ impl Shard {
         };
         let clock_rate = track.clock_rate();
         let waits = self.is_behind && track.publication.kind == TrackKind::Video;
+        let can_wrap =
+            track.publication.kind == TrackKind::Audio && track.publication.is_red_allowed;
+        let mut wrapped = Wrapped::default();
+        let mut redundant: Vec<(Arc<Packet>, Outgoing)> = Vec::new();
         let mut behind: Vec<Arc<Packet>> = Vec::new();
         let mut late: Vec<(usize, Arc<Packet>)> = Vec::new();
         self.receivers.clear();
@@ -268,12 +273,7 @@ impl Shard {
             let mapped = match one.mapped {
                 Some(mapped) if mapped.source == packet.payload_type => mapped,
                 _ => {
-                    let sent = peer.send_as(mid, params, is_red);
-                    let mapped = Mapped {
-                        source: packet.payload_type,
-                        target: sent.map(|(target, _)| target),
-                        unwrap_red: sent.is_some_and(|(_, unwrap)| unwrap),
-                    };
+                    let mapped = peer.send_as(mid, packet.payload_type, params, is_red);
                     if mapped.target.is_none() {
                         let connection = one.connection;
                         self.events.push_back(Event::CodecNotAccepted {
@@ -292,18 +292,40 @@ impl Shard {
             if let Some((numbers, marker)) = one.take(&packet)
                 && !waits
             {
-                self.receivers.push(Outgoing {
+                let to = Outgoing {
                     connection: one.connection,
                     mid,
                     payload_type,
                     unwrap_red: mapped.unwrap_red,
                     marker,
                     numbers,
-                });
+                };
+                let depth = peer.redundancy.depth();
+                // What comes as RED has one along already.
+                if let Some((red, opus)) = mapped
+                    .red
+                    .filter(|_| can_wrap && depth > usize::from(is_red))
+                    && let Some(made) =
+                        wrapped.of(&packet, is_red, &track.layers[layer].recent, depth, opus)
+                {
+                    redundant.push((
+                        made,
+                        Outgoing {
+                            payload_type: red,
+                            ..to
+                        },
+                    ));
+                } else {
+                    self.receivers.push(to);
+                }
             }
         }
         track.layers[layer].recent.remember(&packet);
         self.send(&packet);
+        for (packet, to) in redundant {
+            self.receivers.push(to);
+            self.send(&packet);
+        }
         for (at, packet) in late {
             let Some(one) = self
                 .tracks

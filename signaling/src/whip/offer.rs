@@ -347,12 +347,14 @@ fn track(
     } else {
         (TrackType::Audio, TrackSource::Microphone)
     };
+    let stereo = !is_video && section.says("stereo=1");
     proto::AddTrackRequest {
         cid: cid.clone(),
         r#type: kind as i32,
         source: source as i32,
-        disable_red: !codecs.iter().any(|codec| codec == "red"),
-        stereo: !is_video && section.says("stereo=1"),
+        // Browsers decode RED in mono.
+        disable_red: stereo,
+        stereo,
         width: layers.iter().map(|layer| layer.width).max().unwrap_or(0),
         height: layers.iter().map(|layer| layer.height).max().unwrap_or(0),
         simulcast_codecs: codecs

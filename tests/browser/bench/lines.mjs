@@ -50,7 +50,7 @@ try {
     try {
       const room = { ...common, room: `${name}, ${client}` };
       const sender = pair.add(await Participant.join({ ...room, number: 1, identity: 'sender', ...(isUplink ? here : there) }), () => sender.leave());
-      await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
+      await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, noisy: 0.1, simulcast: true });
       await line.set({ ...steps[0].set });
       let report;
       if (client === 'Chromium') {
@@ -102,6 +102,8 @@ async function watch(report, line, seconds, steps, direction) {
     looks.push({ at: Math.round(at * 10) / 10, width: picture.frameWidth, queue });
   }
   const after = await report();
+  /** Null where the client does not tell. */
+  const frozen = (all) => all.camera.inbound.totalFreezesDuration;
   const of = (kind, field) => (after[kind].inbound[field] ?? 0) - (before[kind].inbound[field] ?? 0);
   const queues = looks.map((look) => look.queue).toSorted((a, b) => a - b);
   let stall = 0;
@@ -116,7 +118,7 @@ async function watch(report, line, seconds, steps, direction) {
     concealed: of('microphone', 'concealedSamples') / of('microphone', 'totalSamplesReceived'),
     stall: Math.round(stall * 10) / 10,
     freezes: of('camera', 'freezeCount'),
-    frozen: of('camera', 'totalFreezesDuration'),
+    frozen: frozen(after) === undefined ? null : frozen(after) - frozen(before),
     frames: of('camera', 'framesDecoded') / seconds,
     repaired: of('camera', 'retransmittedPacketsReceived'),
     received: of('camera', 'packetsReceived'),

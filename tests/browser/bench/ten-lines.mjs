@@ -43,7 +43,7 @@ try {
   const sender = own.add(await Participant.join({
     server, harnessUrl: harness.url, room, number: 1, identity: 'sender', camera: false, microphone: false, dynacast: true, prepare, executable: first.wrap(CHROMIUM),
   }), () => sender.leave());
-  await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, simulcast: true });
+  await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, noisy: 0.1, simulcast: true });
   /** Pictures encoded so far, by layer. */
   const encoded = () => sender.evaluate(async () => {
     const [{ videoTrack }] = [...window.room.localParticipant.videoTrackPublications.values()];
@@ -54,7 +54,7 @@ try {
   const come = (name, line) => {
     viewers[name] = own.add(new Receiver({ url: server.socketUrl.replace(first.host, line.host), room, identity: name, wrap: line.atThisEnd }));
   };
-  const ready = (name) => untilValue(`${name} sees`, () => viewers[name].told.camera?.inbound.framesDecoded ?? 0, (frames) => frames > 5, { patience: 60_000 });
+  const ready = (name) => untilValue(`${name} sees`, () => viewers[name].told.camera?.inbound?.framesDecoded ?? 0, (frames) => frames > 5, { patience: 60_000 });
 
   /** What each viewer had and the publisher sent in a while. */
   async function stage(name, settle) {
@@ -74,7 +74,6 @@ try {
         concealed: of('microphone', 'concealedSamples') / of('microphone', 'totalSamplesReceived'),
         frames: of('camera', 'framesDecoded') / (STAGE / 1000),
         freezes: of('camera', 'freezeCount'),
-        frozen: of('camera', 'totalFreezesDuration'),
         kilobits: (8 * of('camera', 'bytesReceived')) / STAGE,
         widths: [...widths[who]],
       };

@@ -16,14 +16,17 @@
     return canvas;
   }
 
-  /** Publishes them; `maxBitrate` makes a picture of so many bits a second, full of noise; `simulcast` one in layers. */
-  async function publish(room, { width = 640, height = 360, maxBitrate, simulcast = false } = {}) {
+  /**
+   * Publishes them; `maxBitrate` makes a picture of so many bits a second, of which a `noisy` part is noise; `simulcast`
+   * one in layers.
+   */
+  async function publish(room, { width = 640, height = 360, maxBitrate, noisy = 0.5, simulcast = false } = {}) {
     const { Track } = LivekitClient;
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
     const context = canvas.getContext('2d');
     const [picture] = canvas.captureStream(0).getVideoTracks();
-    const noise = maxBitrate ? makeNoise(width, height / 2) : null;
+    const noise = maxBitrate ? makeNoise(width, Math.round(height * noisy)) : null;
     const audio = new AudioContext();
     await audio.resume();
     const [tone, gain, sink] = [audio.createOscillator(), audio.createGain(), audio.createMediaStreamDestination()];
@@ -42,7 +45,7 @@
       if (noise) {
         const shift = Math.random() * noise.width;
         context.drawImage(noise, -shift, height / 2);
-        context.drawImage(noise, noise.width - shift, height / 2);
+        context.drawImage(noise, width - shift, height / 2);
       }
       // Something that changes, so that every frame is coded.
       context.fillStyle = '#888';

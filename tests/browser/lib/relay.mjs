@@ -1,5 +1,5 @@
 // A UDP relay between browsers and the server, as a router with NAT is: it can change the port from which the server
-// hears a client, drop everything while TCP passes elsewhere, and carry only so much to the browsers.
+// hears a client, drop everything while TCP passes elsewhere, and carry only so much to the browsers or lose a part.
 
 import { createSocket } from 'node:dgram';
 
@@ -13,6 +13,7 @@ export async function startRelay(serverPort) {
   let cut = false;
   let rate = Infinity;
   let free = 0;
+  let loss = 0;
   front.on('message', (datagram, { address, port }) => {
     if (cut) return;
     const client = `${address}:${port}`;
@@ -21,7 +22,7 @@ export async function startRelay(serverPort) {
       socket = createSocket('udp4');
       behind.set(client, socket);
       socket.on('message', (answer) => {
-        if (cut) return;
+        if (cut || Math.random() < loss) return;
         const now = performance.now();
         const wait = Math.max(0, free - now);
         if (wait > QUEUE) return;
@@ -44,6 +45,10 @@ export async function startRelay(serverPort) {
     /** From now on carries so many bits a second to the browsers. */
     narrow(bitsPerSecond) {
       rate = bitsPerSecond;
+    },
+    /** From now on loses such a share of what is for the browsers. */
+    lose(share) {
+      loss = share;
     },
     /** Drops every datagram in both directions until `mend`, and says nothing. */
     cut() {

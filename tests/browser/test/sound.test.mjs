@@ -1,0 +1,113 @@
+// Sound in RED and without: who negotiated it gets it as it comes, and more of it where the line loses; nobody else does.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { Belongings, Participant, serveHarness } from '../lib/browsers.mjs';
+import { toneOf } from '../lib/media.mjs';
+import { startRelay, through } from '../lib/relay.mjs';
+import { Server } from '../lib/server.mjs';
+import { untilValue } from '../lib/waiting.mjs';
+
+const suite = new Belongings();
+let server;
+let harness;
+
+before(async () => {
+  server = suite.add(await Server.start(), () => server.stop());
+  harness = suite.add(await serveHarness());
+});
+after(() => suite.closeAll());
+
+/** Makes a page one that knows no RED, as Firefox. */
+const withoutRed = (page) => page.addInitScript(() => {
+  const strip = (sdp) => {
+    const types = [...sdp.matchAll(/^a=rtpmap:(\d+) red\/48000.*\r\n/gm)].map(([, type]) => type);
+    return types.reduce((text, type) => text
+      .replace(new RegExp(`^a=(rtpmap|fmtp|rtcp-fb):${type} .*\r\n`, 'gm'), '')
+      .replace(new RegExp(`^(m=audio .*?) ${type}(?= |\r)`, 'gm'), '$1'), sdp);
+  };
+  const prototype = RTCPeerConnection.prototype;
+  for (const name of ['createOffer', 'createAnswer']) {
+    const original = prototype[name];
+    prototype[name] = async function (...words) {
+      const { type, sdp } = await original.apply(this, words);
+      return { type, sdp: strip(sdp) };
+    };
+  }
+  const { setRemoteDescription } = prototype;
+  prototype.setRemoteDescription = function ({ type, sdp }) {
+    return setRemoteDescription.call(this, { type, sdp: strip(sdp) });
+  };
+});
+
+/** A room with a sender and viewers: `prepare` of each by its identity. */
+async function meet(t, room, pages) {
+  const own = new Belongings();
+  t.after(() => own.closeAll());
+  const all = {};
+  for (const [identity, prepare] of Object.entries(pages)) {
+    const isSender = identity === 'sender';
+    all[identity] = own.add(await Participant.join({
+      server, harnessUrl: harness.url, room, number: 7, identity, camera: false, microphone: isSender, prepare,
+    }), () => all[identity].leave());
+  }
+  return all;
+}
+
+const inbound = (viewer) => viewer.evaluate(async () => {
+  const report = await window.room.remoteParticipants.get('sender')?.getTrackPublication('microphone')?.track?.receiver?.getStats();
+  return [...(report?.values() ?? [])].find(({ type }) => type === 'inbound-rtp');
+});
+
+/**
+ * In some seconds: the share of the sound that was made up, and of the packets that were lost, and how many earlier
+ * packets came along with each. (Browsers name the codec inside RED, not RED.)
+ */
+async function listen(viewer, seconds = 2) {
+  const before = await inbound(viewer);
+  await new Promise((done) => setTimeout(done, seconds * 1000));
+  const now = await inbound(viewer);
+  const of = (field) => (now?.[field] ?? 0) - (before?.[field] ?? 0);
+  const packets = of('packetsReceived');
+  return {
+    concealed: of('concealedSamples') / of('totalSamplesReceived'),
+    lost: of('packetsLost') / (of('packetsLost') + packets),
+    along: of('fecPacketsReceived') / packets,
+  };
+}
+
+const comesWith = (viewer, many, { most = many, patience = 30_000 } = {}) =>
+  untilValue(`${many} come along for ${viewer.identity}`, () => listen(viewer), ({ along }) => along > many - 0.2 && along < most + 0.2, { patience });
+const hears = (viewer) => untilValue(`${viewer.identity} hears the sender`, () => viewer.received(400), ({ sender }) => Math.abs((sender?.hertz ?? 0) - toneOf(7)) < 20);
+
+test('RED reaches those alone who negotiated it', { timeout: 120_000 }, async (t) => {
+  const { red, plain } = await meet(t, 'red', { sender: undefined, red: undefined, plain: withoutRed });
+  await Promise.all([comesWith(red, 1), comesWith(plain, 0), hears(red), hears(plain)]);
+});
+
+for (const [sent, prepare] of [['without RED', withoutRed], ['in RED', undefined]]) {
+  test(`sound that is sent ${sent} goes through a line that loses an eighth`, { timeout: 180_000 }, async (t) => {
+    const relay = await startRelay(server.udpPort);
+    t.after(() => relay.close());
+    const { whole, lossy, plain } = await meet(t, `lossy ${sent}`, {
+      sender: prepare,
+      whole: undefined,
+      lossy: through(relay),
+      plain: async (page) => { await withoutRed(page); await through(relay)(page); },
+    });
+    const usual = prepare ? 0 : 1;
+    await Promise.all([comesWith(whole, usual), comesWith(lossy, usual), comesWith(plain, 0)]);
+    relay.lose(0.125);
+    await comesWith(lossy, 2, { most: 3 });
+    const [good, bad, worst] = await Promise.all([whole, lossy, plain].map((viewer) => listen(viewer, 10)));
+    t.diagnostic(`a good line: ${JSON.stringify(good)}; a bad one: ${JSON.stringify(bad)}; a bad one without RED: ${JSON.stringify(worst)}`);
+    assert.ok(Math.abs(good.along - usual) < 0.2, 'another line changes nothing');
+    assert.equal(worst.along, 0);
+    assert.ok(bad.lost > 0.06, 'the line loses');
+    assert.ok(bad.concealed < bad.lost / 4, `${bad.concealed} of the sound was made up`);
+    assert.ok(bad.concealed < worst.concealed / 3, 'RED helps');
+    await hears(lossy);
+    relay.lose(0);
+    await comesWith(lossy, usual, { patience: 60_000 });
+  });
+}
