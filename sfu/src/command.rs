@@ -80,6 +80,22 @@ impl Codec {
     }
 }
 
+/// Which of a track's encodings: the same picture may be sent in two codecs, each on an m-line and in
+/// layers of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// In the codec that its publisher chose; a track lives as long as this.
+    #[default]
+    Primary,
+    /// For those who don't take the primary codec; comes and goes with [`Command::PublishBackup`].
+    Backup,
+}
+
+impl Encoding {
+    /// Both.
+    pub const ALL: [Encoding; 2] = [Encoding::Primary, Encoding::Backup];
+}
+
 /// The quality of a simulcast layer, or of a spatial layer within one stream (SVC), of which the
 /// uppermost is [`Quality::High`]; in LiveKit's words; ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,6 +128,9 @@ pub struct Publication {
     pub kind: TrackKind,
     /// Codecs in the order in which the answer shall list them; the rest follow.
     pub codecs: Vec<Codec>,
+    /// What the client would send as well for those who don't take the first one, when it is asked to
+    /// ([`Event::LayersWanted`]).
+    pub backup: Option<Codec>,
     /// The announced layers, lowest first; empty for audio.
     pub layers: Vec<Layer>,
     /// Whether Opus may come in RED (RFC 2198); false for stereo and end-to-end encrypted sound.
@@ -199,7 +218,18 @@ pub enum Command {
         /// What it is.
         publication: Publication,
     },
-    /// Ends a track and all its subscriptions.
+    /// Announces the backup of a live track that has a backup codec; it begins with the offer that
+    /// brings its m-line. Who doesn't take the primary codec is sent it.
+    PublishBackup {
+        /// The track.
+        track: TrackId,
+        /// The client's own id of it.
+        cid: String,
+        /// While anybody needs it, everybody who takes it is sent it, so that the client may stop
+        /// sending the other.
+        replaces: bool,
+    },
+    /// Ends a track, its backup and all its subscriptions.
     Unpublish {
         /// The track.
         track: TrackId,
@@ -355,26 +385,33 @@ pub enum Event {
         /// Why, in words for the log.
         reason: &'static str,
     },
-    /// A track's m-line was agreed and it can be announced to others.
+    /// The m-line of a track's encoding was agreed. With that of the primary one the track can be
+    /// announced to others.
     Published {
         /// The track.
         track: TrackId,
+        /// Which of its encodings.
+        encoding: Encoding,
         /// Its m-line's mid.
         mid: String,
         /// The codec agreed, first in the answer.
         codec: Codec,
     },
-    /// The codec of a track's packets is another than was told.
+    /// The codec of an encoding's packets is another than was told.
     CodecChanged {
         /// The track.
         track: TrackId,
+        /// Which of its encodings.
+        encoding: Encoding,
         /// The codec of its packets.
         codec: Codec,
     },
-    /// The client stopped the track's m-line.
+    /// The client stopped the m-line of a track's encoding. With the primary one the track ends.
     Ended {
         /// The track.
         track: TrackId,
+        /// Which of its encodings.
+        encoding: Encoding,
     },
     /// The subscriber's m-line for a track was agreed; media flows from now on.
     Subscribed {
@@ -402,11 +439,14 @@ pub enum Event {
         /// Whether the line is what has no room for it; otherwise the processor.
         is_line_full: bool,
     },
-    /// The best layer of a picture that is to be sent to anybody, after what lines and the processor
-    /// leave of the wishes: nobody gets what is above it.
+    /// The best layer of an encoding that is to be sent to anybody, after what lines and the processor
+    /// leave of the wishes: nobody gets what is above it. Of a backup that is not published yet:
+    /// somebody needs it.
     LayersWanted {
         /// The track.
         track: TrackId,
+        /// Which of its encodings.
+        encoding: Encoding,
         /// Its best layer; `None`: nobody gets any.
         quality: Option<Quality>,
     },

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::command::Quality;
+use crate::command::{Encoding, Quality};
 use crate::layer::{Indices, SPATIAL_LAYERS, Standing, TEMPORAL_LAYERS};
 use crate::track::LayerState;
 
@@ -200,6 +200,12 @@ fn quality_of(spatial: u8, top: u8) -> Quality {
     }
 }
 
+/// The layers of an encoding, by their places among all.
+fn layers_of(layers: &[LayerState], encoding: Encoding) -> Vec<usize> {
+    let is_of = |at: &usize| layers[*at].encoding == encoding;
+    (0..layers.len()).filter(is_of).collect()
+}
+
 /// Up to which layers of its stream a quality and a frame rate go. With simulcast the quality is the
 /// stream's.
 pub(crate) fn limit(
@@ -213,8 +219,9 @@ pub(crate) fn limit(
     };
     let top = state.meter.top().spatial;
     let below = Quality::High as u8 - quality as u8;
+    let of_encoding = layers.iter().filter(|one| one.encoding == state.encoding);
     Indices {
-        spatial: if layers.len() > 1 || below == 0 {
+        spatial: if of_encoding.count() > 1 || below == 0 {
             u8::MAX
         } else {
             top.saturating_sub(below)
@@ -223,9 +230,14 @@ pub(crate) fn limit(
     }
 }
 
-/// The rungs that may be sent, the cheapest first: those that are not better than wanted; where none
-/// is, the lowest. One that is not there now costs what it did when it was.
-pub(crate) fn steps(layers: &[LayerState], wanted: Quality, frame_rate: u32) -> Vec<Step> {
+/// The rungs of an encoding that may be sent, the cheapest first: those that are not better than
+/// wanted; where none is, the lowest. One that is not there now costs what it did when it was.
+pub(crate) fn steps(
+    layers: &[LayerState],
+    encoding: Encoding,
+    wanted: Quality,
+    frame_rate: u32,
+) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut add = |layer: usize, quality, spatial| {
         let meter = &layers[layer].meter;
@@ -242,14 +254,14 @@ pub(crate) fn steps(layers: &[LayerState], wanted: Quality, frame_rate: u32) -> 
             bits: 0,
         });
     };
-    match layers {
+    match layers_of(layers, encoding)[..] {
         [one] => {
-            let top = one.meter.top().spatial;
-            (0..=top).for_each(|spatial| add(0, quality_of(spatial, top), spatial));
+            let top = layers[one].meter.top().spatial;
+            (0..=top).for_each(|spatial| add(one, quality_of(spatial, top), spatial));
         }
-        _ => {
-            for (at, layer) in layers.iter().enumerate() {
-                add(at, layer.quality, u8::MAX);
+        ref several => {
+            for at in several {
+                add(*at, layers[*at].quality, u8::MAX);
             }
         }
     }
@@ -319,7 +331,7 @@ mod tests {
         wanted: Quality,
         frame_rate: u32,
     ) -> Vec<(Quality, u8, u8, u64)> {
-        let steps = steps(layers, wanted, frame_rate);
+        let steps = steps(layers, Encoding::Primary, wanted, frame_rate);
         let rung = |step: &Step| {
             let Indices { spatial, temporal } = step.limit;
             (step.quality, spatial, temporal, step.bits / 8000)

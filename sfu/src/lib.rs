@@ -18,6 +18,7 @@ mod command;
 mod dependency;
 pub mod driver;
 mod egress;
+mod encoding;
 mod estimate;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -40,8 +41,8 @@ mod track;
 mod wheel;
 
 pub use command::{
-    Channel, Codec, Command, ConnectionId, Event, Layer, LineReport, Publication, Quality, Role,
-    Selection, TrackId, TrackKind,
+    Channel, Codec, Command, ConnectionId, Encoding, Event, Layer, LineReport, Publication,
+    Quality, Role, Selection, TrackId, TrackKind,
 };
 pub use shard::{Shard, ShardConfig, Totals};
 pub use udp_batch::Burst;

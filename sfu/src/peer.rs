@@ -17,9 +17,10 @@ use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, 
 use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
 
 use crate::command::{
-    Channel, Codec, ConnectionId, LineReport, Publication, Role, TrackId, TrackKind,
+    Channel, Codec, ConnectionId, Encoding, LineReport, Publication, Role, TrackId, TrackKind,
 };
 use crate::egress::{Agreed, ExtensionIds, Outlet};
+use crate::encoding::Codecs;
 use crate::estimate::Budget;
 use crate::redundancy::Redundancy;
 use crate::rewrite::Rewrite;
@@ -98,10 +99,19 @@ impl Place {
     }
 }
 
-/// A track whose m-line was found in the client's offer.
+/// An encoding that the client will send.
+#[derive(Clone, Debug)]
+pub(crate) struct Announced {
+    pub(crate) track: TrackId,
+    pub(crate) encoding: Encoding,
+    pub(crate) publication: Publication,
+}
+
+/// An encoding whose m-line was found in the client's offer.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) track: TrackId,
+    pub(crate) encoding: Encoding,
     pub(crate) mid: Mid,
     pub(crate) codec: Codec,
     pub(crate) rids: Vec<Rid>,
@@ -113,7 +123,7 @@ pub(crate) struct Answered {
     pub(crate) sdp: String,
     pub(crate) mids: Vec<(String, String)>,
     pub(crate) bound: Vec<Bound>,
-    pub(crate) ended: Vec<TrackId>,
+    pub(crate) ended: Vec<(TrackId, Encoding)>,
     pub(crate) agreed: Vec<(TrackId, Mid)>,
 }
 
@@ -130,8 +140,8 @@ pub(crate) struct Peer {
     wanted: Vec<Wanted>,
     places: Vec<Place>,
     asked_places: bool,
-    pub(crate) announced: Vec<(TrackId, Publication)>,
-    bound: Vec<(Mid, TrackId)>,
+    pub(crate) announced: Vec<Announced>,
+    bound: Vec<(Mid, TrackId, Encoding)>,
     lines: Vec<Section>,
     /// Where packets of an SSRC belong.
     pub(crate) sources: Vec<(Ssrc, TrackId, usize)>,
@@ -314,19 +324,19 @@ impl Peer {
         }
     }
 
-    /// Which track and m-line an SSRC belongs to, by the engine's books.
-    pub(crate) fn find_source(&mut self, ssrc: Ssrc) -> Option<(TrackId, Option<Rid>)> {
+    /// Which track, m-line and layer an SSRC belongs to, by the engine's books.
+    pub(crate) fn find_source(&mut self, ssrc: Ssrc) -> Option<(TrackId, Mid, Option<Rid>)> {
         let mut direct = self.rtc.direct_api();
         let stream = direct.stream_rx(&ssrc)?;
         let (mid, rid) = (stream.mid(), stream.rid());
-        self.track_of(mid).map(|track| (track, rid))
+        self.track_of(mid).map(|track| (track, mid, rid))
     }
 
     pub(crate) fn track_of(&self, mid: Mid) -> Option<TrackId> {
         self.bound
             .iter()
-            .find(|(of, _)| *of == mid)
-            .map(|(_, track)| *track)
+            .find(|(of, _, _)| *of == mid)
+            .map(|(_, track, _)| *track)
     }
 
     /// The track sent on an m-line.
@@ -337,7 +347,13 @@ impl Peer {
 
     /// Every track that the client announced.
     pub(crate) fn published(&self) -> Vec<TrackId> {
-        self.announced.iter().map(|(track, _)| *track).collect()
+        self.announced.iter().map(|one| one.track).collect()
+    }
+
+    /// Whether the client announced the backup of a track.
+    pub(crate) fn has_backup(&self, track: TrackId) -> bool {
+        let is_it = |one: &Announced| one.track == track && one.encoding == Encoding::Backup;
+        self.announced.iter().any(is_it)
     }
 
     /// Every track that is sent or shall be.
@@ -384,6 +400,14 @@ impl Peer {
             .iter()
             .filter(|params| agreed.contains(&params.pt()))
             .copied()
+            .collect()
+    }
+
+    /// What the client takes on an m-line.
+    pub(crate) fn takes(&self, mid: Mid) -> Codecs {
+        self.agreed_params(mid)
+            .iter()
+            .filter_map(codec_of)
             .collect()
     }
 
@@ -802,13 +826,13 @@ impl Peer {
 
     fn unbind_stopped(&mut self, answered: &mut Answered) {
         let lines = &self.lines;
-        self.bound.retain(|(mid, track)| {
+        self.bound.retain(|(mid, track, encoding)| {
             let line = lines
                 .iter()
                 .find(|line| Mid::from(line.mid.as_str()) == *mid);
             let goes_on = line.is_some_and(|line| line.is_sending && !line.is_stopped);
             if !goes_on {
-                answered.ended.push(*track);
+                answered.ended.push((*track, *encoding));
             }
             goes_on
         });
@@ -820,33 +844,38 @@ impl Peer {
                 continue;
             }
             let mid = Mid::from(line.mid.as_str());
-            let is_bound = self.bound.iter().any(|(of, _)| *of == mid);
+            let bound = self.bound.iter().find(|(of, _, _)| *of == mid);
+            let bound = bound.map(|(_, track, encoding)| (*track, *encoding));
             let kind = if line.is_audio {
                 TrackKind::Audio
             } else {
                 TrackKind::Video
             };
-            let at = self.announced.iter().position(|(track, publication)| {
-                publication.kind == kind
-                    && Some(&publication.cid) == line.track_name.as_ref()
-                    && !self.bound.iter().any(|(_, of)| of == track)
-            });
-            let position = match (is_bound, at) {
-                (true, _) => self.announced.iter().position(|(track, _)| {
-                    self.bound
-                        .iter()
-                        .any(|(of, bound)| *of == mid && bound == track)
-                }),
-                (false, at) => at,
+            let is_on_line = |one: &&Announced| match bound {
+                Some(bound) => bound == (one.track, one.encoding),
+                None => {
+                    one.publication.kind == kind
+                        && Some(&one.publication.cid) == line.track_name.as_ref()
+                        && !self
+                            .bound
+                            .iter()
+                            .any(|(_, track, of)| (*track, *of) == (one.track, one.encoding))
+                }
             };
-            let Some(position) = position else { continue };
-            let (track, publication) = self.announced[position].clone();
+            let Some(announced) = self.announced.iter().find(is_on_line).cloned() else {
+                continue;
+            };
+            let Announced {
+                track,
+                encoding,
+                publication,
+            } = announced;
             let params = self.agreed_params(mid);
             let (order, codec) = codec_order(&params, &publication);
             edits.push((line.mid.clone(), Edit::Prefer(order)));
             let Some(codec) = codec else { continue };
-            if !is_bound {
-                self.bound.push((mid, track));
+            if bound.is_none() {
+                self.bound.push((mid, track, encoding));
                 let rids = line
                     .rids
                     .iter()
@@ -854,6 +883,7 @@ impl Peer {
                     .collect();
                 answered.bound.push(Bound {
                     track,
+                    encoding,
                     mid,
                     codec,
                     rids,
@@ -864,9 +894,19 @@ impl Peer {
 
     /// Forgets a track that this client published.
     pub(crate) fn forget_track(&mut self, track: TrackId) {
-        self.announced.retain(|(of, _)| *of != track);
-        self.bound.retain(|(_, of)| *of != track);
+        self.announced.retain(|one| one.track != track);
+        self.bound.retain(|(_, of, _)| *of != track);
         self.sources.retain(|(_, of, _)| *of != track);
+    }
+
+    /// Forgets a track's backup, of which its layers from `first` on were.
+    pub(crate) fn forget_backup(&mut self, track: TrackId, first: usize) {
+        self.announced
+            .retain(|one| one.track != track || one.encoding == Encoding::Primary);
+        self.bound
+            .retain(|(_, of, encoding)| *of != track || *encoding == Encoding::Primary);
+        self.sources
+            .retain(|(_, of, layer)| *of != track || *layer < first);
     }
 
     /// A data channel opened under a label; other labels are not ours.

@@ -2,7 +2,8 @@
 
 use str0m::media::{Mid, Pt};
 
-use crate::command::{ConnectionId, Quality, Selection};
+use crate::command::{ConnectionId, Encoding, Quality, Selection};
+use crate::encoding::Codecs;
 use crate::layer_filter::LayerFilter;
 use crate::rewrite::{Numbers, Rewrite};
 use crate::track::Packet;
@@ -64,6 +65,10 @@ pub(crate) struct Subscription {
     pub(crate) selection: Selection,
     /// The subscriber's m-line, once agreed.
     pub(crate) mid: Option<Mid>,
+    /// What was agreed for it.
+    pub(crate) takes: Codecs,
+    /// In which encoding the picture is to be sent.
+    pub(crate) encoding: Encoding,
     /// The layer being sent.
     pub(crate) current: Option<usize>,
     /// The layer that shall be sent; reached at its next keyframe.
@@ -86,6 +91,8 @@ impl Subscription {
             connection,
             selection,
             mid: None,
+            takes: Codecs::ALL,
+            encoding: Encoding::Primary,
             current: None,
             target: None,
             filter: LayerFilter::new(),

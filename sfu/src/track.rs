@@ -1,4 +1,8 @@
 //! A published track: its layers as they arrive, and who is subscribed.
+//!
+//! The same picture may come in two encodings, each in a codec and on an m-line of its own. Their
+//! layers stand in one list, so that a subscriber changes from one to the other as it does between
+//! layers: at a keyframe, under one SSRC, with numbers and time that run on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,8 +11,9 @@ use rustc_hash::FxHashMap;
 use str0m::media::{Mid, Pt, Rid};
 use str0m::rtp::{ExtensionValues, Ssrc};
 
-use crate::command::{Codec, ConnectionId, Publication, Quality, TrackId, TrackKind};
+use crate::command::{ConnectionId, Encoding, Publication, Quality, TrackId, TrackKind};
 use crate::dependency::Dependencies;
+use crate::encoding::Encodings;
 use crate::ladder::Meter;
 use crate::layer::Standing;
 use crate::payload::Vp8;
@@ -129,9 +134,10 @@ impl Recent {
     }
 }
 
-/// One layer of a track; a track without simulcast has one.
+/// One layer of an encoding; without simulcast it has one.
 #[derive(Debug)]
 pub(crate) struct LayerState {
+    pub(crate) encoding: Encoding,
     pub(crate) quality: Quality,
     pub(crate) rid: Option<Rid>,
     pub(crate) ssrc: Option<Ssrc>,
@@ -148,6 +154,7 @@ pub(crate) struct LayerState {
 impl LayerState {
     pub(crate) fn new(quality: Quality, rid: Option<Rid>, kind: TrackKind) -> Self {
         LayerState {
+            encoding: Encoding::Primary,
             quality,
             rid,
             ssrc: None,
@@ -200,18 +207,15 @@ pub(crate) struct Track {
     pub(crate) id: TrackId,
     pub(crate) owner: ConnectionId,
     pub(crate) publication: Publication,
-    /// The m-line, once agreed.
-    pub(crate) mid: Option<Mid>,
-    pub(crate) codec: Option<Codec>,
+    pub(crate) encodings: Encodings,
     pub(crate) is_muted: bool,
+    /// Those of the backup come last.
     pub(crate) layers: Vec<LayerState>,
     pub(crate) subscriptions: Vec<Subscription>,
     /// Where in `subscriptions` a connection's is.
     places: FxHashMap<ConnectionId, usize>,
     /// Sum and count of RFC 6464 levels since the last report.
     pub(crate) loudness: (u32, u32),
-    /// The best layer that anybody is to be sent, as it was last told.
-    pub(crate) told_wanted: Option<Option<Quality>>,
     /// How loud it was last, 0 (loudest) to 127; `None` where nothing came.
     pub(crate) level: Option<u8>,
 }
@@ -221,15 +225,13 @@ impl Track {
         Track {
             id,
             owner,
+            encodings: Encodings::new(publication.backup),
             publication,
-            mid: None,
-            codec: None,
             is_muted: false,
             layers: Vec::new(),
             subscriptions: Vec::new(),
             places: FxHashMap::default(),
             loudness: (0, 0),
-            told_wanted: None,
             level: None,
         }
     }
@@ -276,9 +278,41 @@ impl Track {
         }
     }
 
-    /// What may be chosen of: each layer's quality, and whether it is live.
-    pub(crate) fn choices(&self, now: Instant) -> Vec<(Quality, bool)> {
-        let choice = |layer: &LayerState| (layer.quality, layer.is_live(now));
+    /// What may be chosen of an encoding: each layer's quality, and whether it is live and of it.
+    pub(crate) fn choices(&self, encoding: Encoding, now: Instant) -> Vec<(Quality, bool)> {
+        let is_choice = |layer: &LayerState| layer.encoding == encoding && layer.is_live(now);
+        let choice = |layer: &LayerState| (layer.quality, is_choice(layer));
         self.layers.iter().map(choice).collect()
+    }
+
+    /// The layer of a stream on one of the client's m-lines.
+    pub(crate) fn layer_of(&self, mid: Mid, rid: Option<Rid>) -> Option<usize> {
+        let encoding = self.encodings.on(mid)?;
+        let of = || {
+            let layers = self.layers.iter().enumerate();
+            layers.filter(|(_, layer)| layer.encoding == encoding)
+        };
+        let is_single = of().count() == 1;
+        of().find(|(_, layer)| is_single || layer.rid == rid)
+            .map(|(at, _)| at)
+    }
+
+    /// The encoding that those shall have who take both.
+    pub(crate) fn common(&self) -> Encoding {
+        self.encodings
+            .common(self.subscriptions.iter().map(|one| one.takes))
+    }
+
+    /// Forgets the backup's layers, and what was sent of them.
+    pub(crate) fn end_backup(&mut self) {
+        self.layers
+            .retain(|layer| layer.encoding == Encoding::Primary);
+        self.encodings[Encoding::Backup].mid = None;
+        let count = self.layers.len();
+        for one in &mut self.subscriptions {
+            for at in [&mut one.current, &mut one.target] {
+                *at = at.filter(|layer| *layer < count);
+            }
+        }
     }
 }

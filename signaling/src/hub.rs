@@ -524,7 +524,9 @@ impl Hub {
             | Event::LayersWanted {
                 track: TrackId(id), ..
             }
-            | Event::Ended { track: TrackId(id) } => *id,
+            | Event::Ended {
+                track: TrackId(id), ..
+            } => *id,
         };
         let cell = self.rooms().by_serial.get(&Room::serial_of(id)).cloned();
         if let Some(cell) = cell {

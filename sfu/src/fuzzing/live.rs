@@ -239,6 +239,7 @@ impl<'a> Stage<'a> {
             cid: cid.into(),
             kind: TrackKind::Video,
             codecs: vec![codec],
+            backup: None,
             layers: Vec::new(),
             is_red_allowed: true,
             is_screen: false,

@@ -112,7 +112,12 @@ impl Shard {
             if !wanted.is_enabled || track.is_muted {
                 continue;
             }
-            let steps = ladder::steps(&track.layers, wanted.quality, wanted.frame_rate);
+            let steps = ladder::steps(
+                &track.layers,
+                one.encoding,
+                wanted.quality,
+                wanted.frame_rate,
+            );
             let current = current(&steps, one);
             bill.needed += steps.last().map_or(0, |step| step.bits);
             bill.wishes.push(Wish {
@@ -254,7 +259,8 @@ impl Shard {
 /// The rung that a subscriber is on: the uppermost of which it gets everything. One of another layer
 /// that waits for a keyframe counts, as it will be sent.
 fn current(steps: &[Step], one: &Subscription) -> Option<usize> {
-    let layer = one.current.or(one.target)?;
+    let is_rung = |layer: &usize| steps.iter().any(|step| step.layer == *layer);
+    let layer = one.current.filter(is_rung).or(one.target)?;
     let is_sent = |step: &Step| step.layer == layer && one.filter.current().admits(step.limit);
     let lowest = || steps.iter().position(|step| step.layer == layer);
     steps.iter().rposition(is_sent).or_else(lowest)

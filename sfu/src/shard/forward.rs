@@ -6,7 +6,7 @@ use std::time::Instant;
 use str0m::rtp::RtpPacket;
 
 use super::Shard;
-use crate::command::{Codec, ConnectionId, Event, TrackId, TrackKind};
+use crate::command::{Codec, ConnectionId, Encoding, Event, TrackId, TrackKind};
 use crate::egress::Outgoing;
 use crate::layer::Indices;
 use crate::payload::describe;
@@ -28,9 +28,10 @@ impl Shard {
             return;
         };
         let mut asked = [false; 8];
-        let layers = track.choices(now);
+        let choices = Encoding::ALL.map(|encoding| track.choices(encoding, now));
         let is_video = track.publication.kind == TrackKind::Video;
-        let mut best = None;
+        let common = track.common();
+        let mut best = [None; 2];
         for one in &mut track.subscriptions {
             one.by_processor = if is_video {
                 self.shed.of(one.connection)
@@ -39,10 +40,17 @@ impl Shard {
             };
             let wanted = one.by_processor.of(one.selection);
             let allowed = one.by_line.of(wanted);
+            let (shall, meanwhile) = track.encodings.of(one.takes, common);
+            let choose = |encoding: Encoding| layer::choose(&choices[encoding as usize], allowed);
+            let target = choose(shall).or_else(|| choose(meanwhile?));
+            one.encoding = target.map_or(shall, |layer| track.layers[layer].encoding);
             if allowed.is_enabled {
-                best = best.max(Some(allowed.quality));
+                // What is sent meanwhile must not be stopped before the other is there.
+                for encoding in [shall, one.encoding] {
+                    let best = &mut best[encoding as usize];
+                    *best = (*best).max(Some(allowed.quality));
+                }
             }
-            let target = layer::choose(&layers, allowed);
             if let Some(layer) = target {
                 let limit =
                     ladder::limit(&track.layers, layer, allowed.quality, allowed.frame_rate);
@@ -73,14 +81,18 @@ impl Shard {
                 asked[layer.min(7)] = true;
             }
         }
-        if is_video && track.told_wanted != Some(best) {
-            track.told_wanted = Some(best);
-            self.events.push_back(Event::LayersWanted {
-                track: id,
-                quality: best,
-            });
-        }
         if is_video {
+            for encoding in Encoding::ALL {
+                let quality = best[encoding as usize];
+                let told = &mut track.encodings[encoding].told_wanted;
+                if told.replace(quality) != Some(quality) {
+                    self.events.push_back(Event::LayersWanted {
+                        track: id,
+                        encoding,
+                        quality,
+                    });
+                }
+            }
             for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {
                 self.ask_keyframe(id, layer, now);
             }
@@ -122,18 +134,13 @@ impl Shard {
         let (track_id, layer) = match known {
             Some(known) => known,
             None => {
-                let Some((track, rid)) = peer.find_source(ssrc) else {
+                let Some((track, mid, rid)) = peer.find_source(ssrc) else {
                     return;
                 };
                 let Some(state) = self.tracks.get_mut(&track) else {
                     return;
                 };
-                let single = state.layers.len() == 1;
-                let Some(layer) = state
-                    .layers
-                    .iter()
-                    .position(|layer| single || layer.rid == rid)
-                else {
+                let Some(layer) = state.layer_of(mid, rid) else {
                     return;
                 };
                 state.layers[layer].begin(ssrc);
@@ -155,14 +162,15 @@ impl Shard {
         let Some(codec) = codec_of(&params) else {
             return;
         };
-        if track.codec != Some(codec) {
-            track.codec = Some(codec);
+        let encoding = track.layers[layer].encoding;
+        if track.encodings[encoding].codec.replace(codec) != Some(codec) {
             track
                 .subscriptions
                 .iter_mut()
                 .for_each(|one| one.mapped = None);
             self.events.push_back(Event::CodecChanged {
                 track: track_id,
+                encoding,
                 codec,
             });
         }

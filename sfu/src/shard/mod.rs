@@ -412,6 +412,11 @@ impl Shard {
             } => {
                 self.publish(connection, track, publication, now);
             }
+            Command::PublishBackup {
+                track,
+                cid,
+                replaces,
+            } => self.publish_backup(track, cid, replaces, now),
             Command::Unpublish { track } => self.remove_track(track, now),
             Command::Mute { track, is_muted } => {
                 if let Some(track) = self.tracks.get_mut(&track) {
@@ -561,14 +566,9 @@ impl Shard {
                 let Some(track) = self.tracks.get_mut(&track) else {
                     return;
                 };
-                let is_single = track.layers.len() == 1;
-                if let Some(layer) = track
-                    .layers
-                    .iter_mut()
-                    .find(|layer| is_single || layer.rid == feedback.rid)
-                {
+                if let Some(layer) = track.layer_of(feedback.mid, feedback.rid) {
                     let info = feedback.sender_info;
-                    layer.report = Some((
+                    track.layers[layer].report = Some((
                         info.ntp_time,
                         info.rtp_time.numer() as u32,
                         feedback.received_at,

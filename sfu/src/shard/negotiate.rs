@@ -6,8 +6,10 @@ use std::time::Instant;
 use str0m::media::Mid;
 
 use super::Shard;
-use crate::command::{ConnectionId, Event, Publication, Quality, Role, Selection, TrackId};
-use crate::peer::{Bound, Wanted};
+use crate::command::{
+    ConnectionId, Encoding, Event, Publication, Quality, Role, Selection, TrackId,
+};
+use crate::peer::{Announced, Bound, Wanted};
 use crate::rewrite::Rewrite;
 use crate::subscription::Subscription;
 use crate::track::{LayerState, Track};
@@ -36,9 +38,12 @@ impl Shard {
                 return;
             }
         };
-        for track in answered.ended {
-            self.events.push_back(Event::Ended { track });
-            self.remove_track(track, now);
+        for (track, encoding) in answered.ended {
+            self.events.push_back(Event::Ended { track, encoding });
+            match encoding {
+                Encoding::Primary => self.remove_track(track, now),
+                Encoding::Backup => self.remove_backup(track, now),
+            }
         }
         self.events.push_back(Event::Answer {
             connection: id,
@@ -108,7 +113,11 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.announced.push((track, publication.clone()));
+        peer.announced.push(Announced {
+            track,
+            encoding: Encoding::Primary,
+            publication: publication.clone(),
+        });
         self.tracks
             .insert(track, Track::new(track, id, publication));
         let bound = peer.bind_late();
@@ -116,9 +125,55 @@ impl Shard {
         self.drain(id, now);
     }
 
+    pub(super) fn publish_backup(
+        &mut self,
+        id: TrackId,
+        cid: String,
+        replaces: bool,
+        now: Instant,
+    ) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        let owner = track.owner;
+        let (Some(codec), Some(peer)) = (track.publication.backup, self.peers.get_mut(&owner))
+        else {
+            return;
+        };
+        if track.encodings[Encoding::Primary].mid.is_none() || peer.has_backup(id) {
+            return;
+        }
+        track.encodings.backup_replaces = replaces;
+        peer.announced.push(Announced {
+            track: id,
+            encoding: Encoding::Backup,
+            publication: Publication {
+                cid,
+                codecs: vec![codec],
+                ..track.publication.clone()
+            },
+        });
+        let bound = peer.bind_late();
+        self.bind(bound);
+        self.drain(owner, now);
+    }
+
+    fn remove_backup(&mut self, id: TrackId, now: Instant) {
+        let Some(track) = self.tracks.get_mut(&id) else {
+            return;
+        };
+        track.end_backup();
+        let layers = track.layers.len();
+        if let Some(peer) = self.peers.get_mut(&track.owner) {
+            peer.forget_backup(id, layers);
+        }
+        self.aim(id, now);
+    }
+
     pub(super) fn bind(&mut self, bound: Vec<Bound>) {
         for Bound {
             track: id,
+            encoding,
             mid,
             codec,
             rids,
@@ -128,9 +183,9 @@ impl Shard {
                 continue;
             };
             let kind = track.publication.kind;
-            track.mid = Some(mid);
-            track.codec = Some(codec);
-            track.layers = if rids.is_empty() {
+            track.encodings[encoding].mid = Some(mid);
+            track.encodings[encoding].codec = Some(codec);
+            let mut layers = if rids.is_empty() {
                 vec![LayerState::new(Quality::High, None, kind)]
             } else {
                 let count = rids.len();
@@ -146,8 +201,13 @@ impl Shard {
                     })
                     .collect()
             };
+            layers
+                .iter_mut()
+                .for_each(|layer| layer.encoding = encoding);
+            track.layers.extend(layers);
             self.events.push_back(Event::Published {
                 track: id,
+                encoding,
                 mid: mid.to_string(),
                 codec,
             });
@@ -258,9 +318,16 @@ impl Shard {
     fn agree(&mut self, connection: ConnectionId, agreed: &[(TrackId, Mid)], now: Instant) {
         let mut tracks = Vec::new();
         for (id, mid) in agreed.iter().copied() {
-            let track = self.tracks.get_mut(&id);
-            if let Some(one) = track.and_then(|track| track.subscription(connection)) {
+            let (Some(track), Some(peer)) = (self.tracks.get_mut(&id), self.peers.get(&connection))
+            else {
+                continue;
+            };
+            let takes = peer.takes(mid);
+            let (encoding, _) = track.encodings.of(takes, track.common());
+            if let Some(one) = track.subscription(connection) {
                 one.mid = Some(mid);
+                one.takes = takes;
+                one.encoding = encoding;
                 tracks.push(id);
                 self.events.push_back(Event::Subscribed {
                     connection,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sfu::{
-    Burst, Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection,
-    Shard, ShardConfig, Totals, TrackId, TrackKind,
+    Burst, Channel, Codec, Command, ConnectionId, Encoding, Event, Publication, Quality, Role,
+    Selection, Shard, ShardConfig, Totals, TrackId, TrackKind,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
@@ -220,6 +220,10 @@ impl World {
     }
 
     fn client(&mut self) -> usize {
+        self.client_of(RtcConfig::new())
+    }
+
+    fn client_of(&mut self, config: RtcConfig) -> usize {
         let at = self.clients.len();
         let address: SocketAddr = format!("10.1.{}.{}:5000", at / 200, at % 200 + 1)
             .parse()
@@ -227,7 +231,7 @@ impl World {
         let mut extensions = ExtensionMap::standard();
         let descriptor = Extension::with_serializer(svc::DESCRIPTOR_URI, svc::DescriptorExtension);
         extensions.set(9, descriptor);
-        let mut rtc = RtcConfig::new()
+        let mut rtc = config
             .set_rtp_mode(true)
             .set_extension_map(extensions)
             .build(self.now);
@@ -259,17 +263,40 @@ impl World {
 
     /// A client that sends one track in so many layers, or in one without simulcast.
     pub(crate) fn add_camera(&mut self, track: TrackId, layers: &[&'static str]) {
-        self.add_encoders(track, layers, None);
+        self.add_encoders(track, layers, None, None);
     }
 
     /// A client that sends one track with layers within each of its streams.
     #[allow(dead_code, reason = "for tests/layers.rs")]
     pub(crate) fn add_layered(&mut self, layers: &[&'static str], shape: Shape) {
-        self.add_encoders(TRACK, layers, Some(shape));
+        self.add_encoders(TRACK, layers, Some(shape), None);
     }
 
-    fn add_encoders(&mut self, track: TrackId, layers: &[&'static str], shape: Option<Shape>) {
-        let is_simulcast = layers.len() > 1;
+    /// A client that sends one track, named `f`, and would send it in another codec too.
+    #[allow(dead_code, reason = "for tests/backup.rs")]
+    pub(crate) fn add_with_backup(&mut self, shape: Shape, backup: Codec) {
+        self.add_encoders(TRACK, &["f"], Some(shape), Some(backup));
+    }
+
+    /// The client of the track sends it in its other codec too, under names of their own.
+    #[allow(dead_code, reason = "for tests/backup.rs")]
+    pub(crate) fn add_backup(&mut self, layers: &[&'static str], shape: Shape, replaces: bool) {
+        let at = self.encoders[0].client;
+        self.command(Command::PublishBackup {
+            track: TRACK,
+            cid: "backup".into(),
+            replaces,
+        });
+        self.send(at, "backup", TRACK, layers, Some(shape));
+    }
+
+    fn add_encoders(
+        &mut self,
+        track: TrackId,
+        layers: &[&'static str],
+        shape: Option<Shape>,
+        backup: Option<Codec>,
+    ) {
         let at = self.client();
         let id = self.clients[at].id;
         self.command(Command::Open {
@@ -280,6 +307,7 @@ impl World {
             cid: "camera".into(),
             kind: TrackKind::Video,
             codecs: vec![shape.map_or(Codec::Vp8, |shape| shape.codec)],
+            backup,
             layers: Vec::new(),
             is_red_allowed: true,
             is_screen: false,
@@ -289,6 +317,20 @@ impl World {
             track,
             publication,
         });
+        self.send(at, "camera", track, layers, shape);
+    }
+
+    /// Offers an m-line, and encodes for it.
+    fn send(
+        &mut self,
+        at: usize,
+        cid: &str,
+        track: TrackId,
+        layers: &[&'static str],
+        shape: Option<Shape>,
+    ) {
+        let is_simulcast = layers.len() > 1;
+        let id = self.clients[at].id;
         let rtc = &mut self.clients[at].rtc;
         let mut api = rtc.sdp_api();
         let simulcast = is_simulcast.then(|| Simulcast {
@@ -299,7 +341,7 @@ impl World {
             MediaKind::Video,
             Direction::SendOnly,
             Some("stream".into()),
-            Some("camera".into()),
+            Some(cid.into()),
             simulcast,
         );
         let (offer, pending) = api.apply().unwrap();
@@ -329,6 +371,25 @@ impl World {
 
     pub(crate) fn add_subscriber(&mut self, selection: Selection) -> usize {
         let at = self.client();
+        self.subscribe_by(at, selection)
+    }
+
+    /// A viewer of the track that takes VP8 and nothing else.
+    #[allow(dead_code, reason = "for tests/backup.rs")]
+    pub(crate) fn add_old(&mut self, role: Role) -> usize {
+        let at = self.client_of(RtcConfig::new().clear_codecs().enable_vp8(true));
+        match role {
+            Role::Single => self.single_by(at),
+            Role::View => {
+                let viewer = self.view_by(at);
+                self.place(viewer, Some(TRACK));
+                viewer
+            }
+            _ => self.subscribe_by(at, Selection::of(Quality::High)),
+        }
+    }
+
+    fn subscribe_by(&mut self, at: usize, selection: Selection) -> usize {
         let connection = self.clients[at].id;
         self.viewers.push(at);
         self.command(Command::Open {
@@ -342,6 +403,10 @@ impl World {
     /// A client with one connection that offers a place for video.
     pub(crate) fn add_single(&mut self) -> usize {
         let at = self.client();
+        self.single_by(at)
+    }
+
+    fn single_by(&mut self, at: usize) -> usize {
         let connection = self.clients[at].id;
         self.viewers.push(at);
         self.command(Command::Open {
@@ -356,6 +421,10 @@ impl World {
     /// A client that only receives, in one place for video.
     pub(crate) fn add_view(&mut self) -> usize {
         let at = self.client();
+        self.view_by(at)
+    }
+
+    fn view_by(&mut self, at: usize) -> usize {
         let connection = self.clients[at].id;
         self.viewers.push(at);
         self.command(Command::Open {
@@ -463,10 +532,33 @@ impl World {
     }
 
     pub(crate) fn stop_layer(&mut self, name: &str) {
-        self.encoders
-            .iter_mut()
-            .filter(|encoder| encoder.name == name)
-            .for_each(|encoder| encoder.is_stopped = true);
+        self.set_stopped(name, true);
+    }
+
+    /// Begins to send a layer again, with a keyframe.
+    #[allow(dead_code, reason = "for tests/backup.rs")]
+    pub(crate) fn start_layer(&mut self, name: &str) {
+        self.set_stopped(name, false);
+    }
+
+    fn set_stopped(&mut self, name: &str, is_stopped: bool) {
+        let named = self.encoders.iter_mut();
+        for encoder in named.filter(|encoder| encoder.name == name) {
+            encoder.is_stopped = is_stopped;
+            encoder.wants_key |= !is_stopped;
+        }
+    }
+
+    /// The last of what the shard told that is wanted of an encoding.
+    #[allow(dead_code, reason = "for tests/backup.rs")]
+    pub(crate) fn wanted(&self, of: Encoding) -> Option<Quality> {
+        let mut told = self.events.iter().rev().filter_map(|event| match event {
+            Event::LayersWanted {
+                encoding, quality, ..
+            } if *encoding == of => Some(*quality),
+            _ => None,
+        });
+        told.next()?
     }
 
     pub(crate) fn cut(&mut self, viewer: usize) {
@@ -842,7 +934,8 @@ impl World {
                 Output::Event(RtcEvent::KeyframeRequest(request)) => {
                     self.keyframe_requests += 1;
                     for encoder in &mut self.encoders {
-                        if encoder.client == at && encoder.rid == request.rid {
+                        let asked = (request.mid, request.rid);
+                        if encoder.client == at && (encoder.mid, encoder.rid) == asked {
                             encoder.wants_key = true;
                         }
                     }

@@ -86,6 +86,7 @@ impl Home {
                     cid: cid.into(),
                     kind,
                     codecs: vec![Codec::Vp9, Codec::H264],
+                    backup: None,
                     layers: Vec::new(),
                     is_red_allowed: true,
                     is_screen: false,

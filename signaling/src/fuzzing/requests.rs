@@ -10,7 +10,7 @@ use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::{DisconnectReason, leave_request::Action};
-use sfu::{Channel, Codec, Command, ConnectionId, Event, LineReport, Quality, TrackId};
+use sfu::{Channel, Codec, Command, ConnectionId, Encoding, Event, LineReport, Quality, TrackId};
 
 use crate::room::{
     Effect, Moment, Newcomer, Node, Refusal, Room, RoomSettings, SessionId, ViewPlace, Whom,
@@ -203,6 +203,9 @@ impl World {
             Command::Publish { track, .. } => {
                 assert!(self.tracks.insert(track), "announced once");
             }
+            Command::PublishBackup { track, .. } => {
+                assert!(self.tracks.contains(&track), "a backup is a track's");
+            }
             Command::Unpublish { track } => self.forget(track),
             Command::Subscribe {
                 connection, track, ..
@@ -354,17 +357,26 @@ impl World {
                 width: input.arbitrary()?,
                 height: input.arbitrary()?,
             }),
-            _ => Request::AddTrack(proto::AddTrackRequest {
-                cid: format!("camera{}", input.int_in_range(0..=9_u8)?),
-                r#type: i32::from(input.arbitrary::<bool>()?),
-                source: i32::from(input.int_in_range(0..=5_u8)?),
-                sid: if input.arbitrary()? {
-                    sid
+            _ => {
+                let mut request = proto::AddTrackRequest {
+                    cid: format!("camera{}", input.int_in_range(0..=9_u8)?),
+                    r#type: i32::from(input.arbitrary::<bool>()?),
+                    source: i32::from(input.int_in_range(0..=5_u8)?),
+                    ..Default::default()
+                };
+                let codecs: &[&str] = if input.arbitrary()? {
+                    request.sid = sid;
+                    &["vp8"]
                 } else {
-                    String::new()
-                },
-                ..Default::default()
-            }),
+                    &["av1", "vp8"]
+                };
+                let named = codecs.iter().map(|codec| proto::SimulcastCodec {
+                    codec: (*codec).into(),
+                    ..Default::default()
+                });
+                request.simulcast_codecs = named.collect();
+                Request::AddTrack(request)
+            }
         };
         self.say(session, request);
         Ok(())
@@ -381,10 +393,12 @@ impl World {
         let index = input.int_in_range(0..=15_usize)?;
         let unknown = TrackId(u64::from(SERIAL) << 32 | 0xffff);
         let track = self.tracks.iter().nth(index).copied().unwrap_or(unknown);
+        let encoding = *input.choose(&[Encoding::Primary, Encoding::Primary, Encoding::Backup])?;
         let codec = *input.choose(&[Codec::Opus, Codec::Vp8, Codec::H264, Codec::Av1])?;
         let event = match input.int_in_range(0..=16_u8)? {
             0..=2 => Event::Published {
                 track,
+                encoding,
                 mid: "0".into(),
                 codec,
             },
@@ -401,8 +415,10 @@ impl World {
                 }
             }
             5 => {
-                self.forget(track);
-                Event::Ended { track }
+                if encoding == Encoding::Primary {
+                    self.forget(track);
+                }
+                Event::Ended { track, encoding }
             }
             6 => Event::Subscribed { connection, track },
             7 => Event::CodecNotAccepted { connection, track },
@@ -441,9 +457,14 @@ impl World {
             },
             15 => Event::LayersWanted {
                 track,
+                encoding,
                 quality: *input.choose(&[None, Some(Quality::Low), Some(Quality::High)])?,
             },
-            _ => Event::CodecChanged { track, codec },
+            _ => Event::CodecChanged {
+                track,
+                encoding,
+                codec,
+            },
         };
         self.event(event);
         Ok(())

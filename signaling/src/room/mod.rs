@@ -12,6 +12,7 @@
 //! - A hidden participant is never named to others, and one who is not announced (see [`roster`])
 //!   by nothing but its own data messages.
 
+mod backup;
 mod data;
 pub mod line;
 mod offer;
@@ -39,6 +40,7 @@ use sfu::{Command, ConnectionId, Event, Role, TrackId};
 use crate::budget::Budget;
 use crate::log_limit::LogLimit;
 
+pub use backup::REGRESSION_BELOW;
 pub use data::DATA_BOUND;
 use line::{End, Line};
 pub(crate) use offer::check_formats;
@@ -945,6 +947,7 @@ impl Room {
         self.retell_roster(key);
         self.tell_present(key);
         self.retell_places(key);
+        self.retell_wanted(key);
         if !is_single {
             match pending {
                 Some(offer) => self.tell_offer(key, &offer),
@@ -1167,10 +1170,13 @@ impl Room {
             .tracks
             .iter()
             .filter_map(|id| self.tracks.get(id))
-            .map(|track| offer::Announced {
-                cid: track.cid.clone(),
-                is_video: track.is_video(),
-                is_live: track.is_live(),
+            .flat_map(|track| {
+                let published = track.encodings.iter().filter(|one| !one.cid.is_empty());
+                published.map(|one| offer::Announced {
+                    cid: one.cid.clone(),
+                    is_video: track.is_video(),
+                    is_live: one.is_live,
+                })
             })
             .collect();
         let sdp = offer::name_tracks(&description.sdp, &announced, &mut participant.aliases);
@@ -1546,9 +1552,18 @@ impl Room {
             Event::Silent { connection } => self.set_silent(connection, true),
             Event::Resumed { connection } => self.set_silent(connection, false),
             Event::Closed { connection, reason } => self.media_closed(connection, reason, now),
-            Event::Published { track, mid, codec } => self.track_live(track, mid, codec),
-            Event::CodecChanged { track, codec } => self.codec_changed(track, codec),
-            Event::Ended { track } => self.end_track(track, false),
+            Event::Published {
+                track,
+                encoding,
+                mid,
+                codec,
+            } => self.track_live(track, encoding, mid, codec),
+            Event::CodecChanged {
+                track,
+                encoding,
+                codec,
+            } => self.codec_changed(track, encoding, codec),
+            Event::Ended { track, encoding } => self.encoding_ended(track, encoding),
             Event::Subscribed { connection, track } => self.subscribed(connection, track),
             Event::CodecNotAccepted { connection, track } => {
                 self.codec_not_accepted(connection, track);
@@ -1562,7 +1577,11 @@ impl Room {
                 let is_for_line = is_paused && is_line_full;
                 self.stream_paused(connection, track, is_paused, is_for_line);
             }
-            Event::LayersWanted { track, quality } => self.layers_wanted(track, quality),
+            Event::LayersWanted {
+                track,
+                encoding,
+                quality,
+            } => self.layers_wanted(track, encoding, quality),
             Event::ChannelOpen { .. } => {}
             Event::Data {
                 connection,

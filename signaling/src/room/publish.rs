@@ -4,14 +4,17 @@
 #![allow(deprecated)]
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use livekit_protocol as proto;
 use prost::Message as _;
+use proto::request_response::Reason;
 use proto::signal_response::Message;
 use proto::{TrackSource, TrackType};
-use sfu::{Codec, Command, ConnectionId, Layer, Publication, Quality, TrackId, TrackKind};
+use sfu::{
+    Codec, Command, ConnectionId, Encoding, Layer, Publication, Quality, TrackId, TrackKind,
+};
 
+use super::backup::Encoded;
 use super::{
     CallError, ECHO_BOUND, NAME_BOUND, ParticipantKey, Room, TRACKS_PER_PARTICIPANT, make_sid,
 };
@@ -24,22 +27,34 @@ static PUBLISHED: LogLimit = LogLimit::of(200);
 #[derive(Debug)]
 pub struct Track {
     pub(super) owner: ParticipantKey,
-    pub(super) cid: String,
     pub(super) info: proto::TrackInfo,
-    is_live: bool,
     was_subscribed: bool,
-    pub(super) layers: Vec<Layer>,
-    /// The best layer that is to be sent to anybody, as the media core last told.
-    pub(super) wanted: Option<Quality>,
-    /// The best layer that the publisher was last told somebody wants; `None` is none at all.
-    pub(super) told_wanted: Option<Quality>,
-    /// Since when less than that is wanted.
-    pub(super) less_wanted_since: Option<Instant>,
+    /// By [`Encoding`], as `info.codecs` is; the backup only where one was announced.
+    pub(super) encodings: Vec<Encoded>,
 }
 
 impl Track {
+    fn primary(&self) -> &Encoded {
+        &self.encodings[Encoding::Primary as usize]
+    }
+
+    /// An encoding, and what others are told of it; none of a backup that was not announced.
+    pub(super) fn encoding(
+        &mut self,
+        encoding: Encoding,
+    ) -> Option<(&mut Encoded, &mut proto::SimulcastCodecInfo)> {
+        let at = encoding as usize;
+        let encoded = self.encodings.get_mut(at)?;
+        Some((encoded, self.info.codecs.get_mut(at)?))
+    }
+
     pub(super) fn is_live(&self) -> bool {
-        self.is_live
+        self.primary().is_live
+    }
+
+    /// The layers of which a viewer may choose. A backup's are made by the same scale.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.primary().layers
     }
 
     pub(super) fn owner(&self) -> ParticipantKey {
@@ -81,7 +96,7 @@ fn quality(value: i32) -> Option<Quality> {
     }
 }
 
-fn layers_of(layers: &[proto::VideoLayer], width: u32, height: u32) -> Vec<Layer> {
+pub(super) fn layers_of(layers: &[proto::VideoLayer], width: u32, height: u32) -> Vec<Layer> {
     let mut found: Vec<Layer> = Vec::new();
     for layer in layers {
         if let Some(quality) = quality(layer.quality)
@@ -121,7 +136,6 @@ fn sid_prefix(is_video: bool, source: i32) -> &'static str {
 
 impl Room {
     pub(super) fn add_track(&mut self, key: ParticipantKey, request: proto::AddTrackRequest) {
-        use proto::request_response::Reason;
         let Some(participant) = self.participants.get(&key) else {
             return;
         };
@@ -131,7 +145,11 @@ impl Room {
             .tracks
             .iter()
             .filter_map(|id| self.tracks.get(id))
-            .find(|track| !track.is_live && track.cid == request.cid);
+            .find(|track| {
+                let is_same =
+                    |one: &Encoded| !one.is_live && !one.cid.is_empty() && one.cid == request.cid;
+                track.encodings.iter().any(is_same)
+            });
         if let Some(track) = known {
             // Asked again, as after a resume: the same answer.
             let response = proto::TrackPublishedResponse {
@@ -157,11 +175,6 @@ impl Room {
                 Reason::InvalidRequest,
                 "the track's source is not one of its kind",
             ))
-        } else if !request.sid.is_empty() {
-            Some((
-                Reason::UnsupportedType,
-                "backup codecs are not offered by this server",
-            ))
         } else if request.cid.is_empty() {
             Some((Reason::InvalidRequest, "a track needs a cid"))
         } else if [&request.cid, &request.name, &request.stream]
@@ -169,10 +182,22 @@ impl Room {
             .any(|text| text.len() > NAME_BOUND)
             || request.layers.len() > 16
             || request.simulcast_codecs.len() > 16
+            || request
+                .simulcast_codecs
+                .iter()
+                .any(|codec| codec.layers.len() > 16)
             || request.audio_features.len() > 32
             || request.packet_trailer_features.len() > 32
         {
             Some((Reason::InvalidRequest, "a field of the track is too long"))
+        } else if !request.sid.is_empty() {
+            match self.backup_of(key, &request) {
+                Ok(id) => {
+                    self.add_backup(key, id, request);
+                    return;
+                }
+                Err(refusal) => Some(refusal),
+            }
         } else if participant.tracks.len() >= TRACKS_PER_PARTICIPANT {
             Some((Reason::LimitExceeded, "too many tracks"))
         } else {
@@ -222,6 +247,34 @@ impl Room {
         } else {
             Vec::new()
         };
+        // A codec that names the track's own id is one that the client would rather send than none; a
+        // backup has no id before it is published.
+        let others = request.simulcast_codecs.iter().skip(1);
+        let backup = others
+            .filter(|codec| is_video && codec.cid.is_empty())
+            .find_map(|codec| Codec::from_name(&codec.codec))
+            .filter(|codec| *codec != codecs[0] && *codec != Codec::Opus);
+        let mut infos = vec![proto::SimulcastCodecInfo {
+            mime_type: codecs[0].mime_type().to_owned(),
+            cid: request.cid.clone(),
+            layers: announced.clone(),
+            video_layer_mode: first.map_or(0, |codec| codec.video_layer_mode),
+            ..Default::default()
+        }];
+        let mut encodings = vec![Encoded {
+            cid: request.cid.clone(),
+            layers: layers.clone(),
+            wanted: Some(Quality::High),
+            told_wanted: Some(Quality::High),
+            ..Default::default()
+        }];
+        if let Some(backup) = backup {
+            infos.push(proto::SimulcastCodecInfo {
+                mime_type: backup.mime_type().to_owned(),
+                ..Default::default()
+            });
+            encodings.push(Encoded::default());
+        }
         let sid = make_sid(&mut self.random, sid_prefix(is_video, request.source));
         let id = TrackId(self.next_id());
         let info = proto::TrackInfo {
@@ -236,13 +289,7 @@ impl Room {
             source: request.source,
             layers: announced.clone(),
             mime_type: codecs[0].mime_type().to_owned(),
-            codecs: vec![proto::SimulcastCodecInfo {
-                mime_type: codecs[0].mime_type().to_owned(),
-                cid: request.cid.clone(),
-                layers: announced.clone(),
-                video_layer_mode: first.map_or(0, |codec| codec.video_layer_mode),
-                ..Default::default()
-            }],
+            codecs: infos,
             stereo: request.stereo,
             disable_red: request.disable_red,
             encryption: request.encryption,
@@ -267,7 +314,8 @@ impl Room {
                     TrackKind::Audio
                 },
                 codecs,
-                layers: layers.clone(),
+                backup,
+                layers,
                 is_red_allowed: is_audio && !request.disable_red,
                 is_screen: request.source == TrackSource::ScreenShare as i32,
             },
@@ -283,14 +331,9 @@ impl Room {
             id,
             Track {
                 owner: key,
-                cid: request.cid.clone(),
                 info: info.clone(),
-                is_live: false,
                 was_subscribed: false,
-                layers,
-                wanted: Some(Quality::High),
-                told_wanted: Some(Quality::High),
-                less_wanted_since: None,
+                encodings,
             },
         );
         self.participants
@@ -305,18 +348,30 @@ impl Room {
         self.tell(key, Message::TrackPublished(response));
     }
 
-    pub(super) fn track_live(&mut self, id: TrackId, mid: String, codec: Codec) {
+    /// An encoding's m-line was agreed; with that of the primary one others are shown the track.
+    pub(super) fn track_live(
+        &mut self,
+        id: TrackId,
+        encoding: Encoding,
+        mid: String,
+        codec: Codec,
+    ) {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        track.is_live = true;
-        track.info.mid.clone_from(&mid);
-        track.info.mime_type = codec.mime_type().to_owned();
-        if let Some(first) = track.info.codecs.first_mut() {
-            first.mid = mid;
-            first.mime_type = codec.mime_type().to_owned();
-        }
+        let Some((encoded, info)) = track.encoding(encoding) else {
+            return;
+        };
+        encoded.is_live = true;
+        info.mid.clone_from(&mid);
+        info.mime_type = codec.mime_type().to_owned();
         let owner = track.owner;
+        if encoding == Encoding::Backup {
+            self.announce(owner, false);
+            return;
+        }
+        track.info.mid = mid;
+        track.info.mime_type = codec.mime_type().to_owned();
         if let Some(suppressed) = PUBLISHED.pass(self.now) {
             tracing::info!(
                 room = self.settings.name,
@@ -339,15 +394,17 @@ impl Room {
         self.reconcile_track(id);
     }
 
-    pub(super) fn codec_changed(&mut self, id: TrackId, codec: Codec) {
+    pub(super) fn codec_changed(&mut self, id: TrackId, encoding: Encoding, codec: Codec) {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        track.info.mime_type = codec.mime_type().to_owned();
-        if let Some(first) = track.info.codecs.first_mut() {
-            first.mime_type = codec.mime_type().to_owned();
+        if encoding == Encoding::Primary {
+            track.info.mime_type = codec.mime_type().to_owned();
         }
-        let (owner, is_live) = (track.owner, track.is_live);
+        if let Some((_, info)) = track.encoding(encoding) {
+            info.mime_type = codec.mime_type().to_owned();
+        }
+        let (owner, is_live) = (track.owner, track.is_live());
         if is_live {
             self.announce(owner, false);
         }
@@ -374,7 +431,8 @@ impl Room {
                 view.forget(id);
             }
         }
-        Some((track.owner, track.info.sid, track.is_live))
+        let is_live = track.is_live();
+        Some((track.owner, track.info.sid, is_live))
     }
 
     /// Ends a track; the publisher is told when it does not know.
@@ -401,7 +459,7 @@ impl Room {
             .find(|id| {
                 self.tracks
                     .get(id)
-                    .is_some_and(|track| track.info.sid == sid || track.cid == sid)
+                    .is_some_and(|track| track.info.sid == sid || track.primary().cid == sid)
             })
     }
 
@@ -414,7 +472,7 @@ impl Room {
         }
         track.info.muted = is_muted;
         let owner = track.owner;
-        let is_live = track.is_live;
+        let is_live = track.is_live();
         self.media(Command::Mute {
             track: id,
             is_muted,
@@ -467,10 +525,11 @@ impl Room {
         if !track.is_video() || update.layers.len() > 16 {
             return;
         }
-        track.layers = layers_of(&update.layers, track.info.width, track.info.height);
+        let layers = layers_of(&update.layers, track.info.width, track.info.height);
         track.info.layers.clone_from(&update.layers);
-        if let Some(first) = track.info.codecs.first_mut() {
-            first.layers.clone_from(&update.layers);
+        if let Some((encoded, info)) = track.encoding(Encoding::Primary) {
+            encoded.layers = layers;
+            info.layers.clone_from(&update.layers);
         }
         self.reselect_track(id);
     }
@@ -493,7 +552,7 @@ impl Room {
         track.info.stereo = features.contains(&(proto::AudioTrackFeature::TfStereo as i32));
         track.info.disable_dtx = features.contains(&(proto::AudioTrackFeature::TfNoDtx as i32));
         track.info.audio_features = features.into_iter().collect();
-        if track.is_live {
+        if track.is_live() {
             self.announce(key, false);
         }
     }
@@ -514,7 +573,7 @@ impl Room {
         }
         track.info.width = request.width;
         track.info.height = request.height;
-        if track.is_live {
+        if track.is_live() {
             self.announce(key, false);
         }
     }

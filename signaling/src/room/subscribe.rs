@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 use proto::signal_response::Message;
-use sfu::{Command, ConnectionId, Layer, Quality, Selection, TrackId};
+use sfu::{Command, ConnectionId, Encoding, Layer, Quality, Selection, TrackId};
 
+use super::backup::Encoded;
 use super::{
     CallError, LAYER_HOLD, NEWS_LEAST, Participant, ParticipantKey, Room, TRACK_IDS_BOUND, Track,
 };
@@ -115,6 +116,42 @@ fn select(settings: Option<&Settings>, layers: &[Layer], is_adaptive: bool) -> S
     }
 }
 
+/// The name of a codec as clients write it, such as `vp8`.
+fn bare_name(mime_type: &str) -> String {
+    mime_type
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
+}
+
+/// Which qualities a publisher shall send, of three always.
+fn qualities_of(encoded: &Encoded) -> Vec<proto::SubscribedQuality> {
+    let offered: BTreeSet<Quality> = encoded.layers.iter().map(|layer| layer.quality).collect();
+    // With fewer layers than three, wanting one that is not offered wants the next lower. Of a backup
+    // that is not published nothing is offered yet.
+    let best = encoded.told_wanted.map(|told| {
+        offered
+            .iter()
+            .rev()
+            .find(|quality| **quality <= told)
+            .or(offered.first())
+            .copied()
+            .unwrap_or(told)
+    });
+    [
+        (Quality::Low, proto::VideoQuality::Low),
+        (Quality::Medium, proto::VideoQuality::Medium),
+        (Quality::High, proto::VideoQuality::High),
+    ]
+    .into_iter()
+    .map(|(quality, name)| proto::SubscribedQuality {
+        quality: name as i32,
+        enabled: best.is_some_and(|best| quality <= best),
+    })
+    .collect()
+}
+
 /// The stream that a track shares with what is seen or heard together with it. Browsers play tracks
 /// of one stream in time with each other. Not over two connections: over one, answers say which track
 /// is sent on which m-line, but over two a client learns a track's SID from its id or its stream's,
@@ -199,7 +236,7 @@ impl Room {
         let was_denied = subscriber.denied.contains(&id);
         let selection = select(
             subscriber.settings.get(&id),
-            &track.layers,
+            track.layers(),
             subscriber.is_adaptive,
         );
         let should = is_wanted && is_allowed;
@@ -368,7 +405,7 @@ impl Room {
         };
         let selection = select(
             participant.settings.get(&id),
-            &track.layers,
+            track.layers(),
             participant.is_adaptive,
         );
         let connection = participant.subscriber;
@@ -497,37 +534,48 @@ impl Room {
 
     // ---- what publishers need not send --------------------------------------------------------
 
-    /// The media core tells the best layer that is to be sent to anybody. More than the publisher was
-    /// told: it hears of it at once.
-    pub(super) fn layers_wanted(&mut self, id: TrackId, wanted: Option<Quality>) {
+    /// The media core tells the best layer of an encoding that is to be sent to anybody. More than the
+    /// publisher was told: it hears of it at once.
+    pub(super) fn layers_wanted(
+        &mut self,
+        id: TrackId,
+        encoding: Encoding,
+        wanted: Option<Quality>,
+    ) {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        track.wanted = wanted;
-        if track.is_live() && wanted > track.told_wanted {
-            track.told_wanted = wanted;
-            track.less_wanted_since = None;
+        let is_live = track.is_live();
+        let Some(encoded) = track.encodings.get_mut(encoding as usize) else {
+            return;
+        };
+        encoded.wanted = wanted;
+        if is_live && wanted > encoded.told_wanted {
+            encoded.told_wanted = wanted;
+            encoded.less_wanted_since = None;
             self.tell_wanted(id);
         }
     }
 
     /// Less wanted for long enough: the publisher hears of it.
     pub(super) fn tell_wanted_layers(&mut self, now: Instant) {
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         let videos = self.tracks.iter_mut();
         for (id, track) in videos.filter(|(_, track)| track.is_video() && track.is_live()) {
-            if track.wanted == track.told_wanted {
-                track.less_wanted_since = None;
-                continue;
-            }
-            let since = *track.less_wanted_since.get_or_insert(now);
-            // More was wanted before the track was live.
-            if track.wanted > track.told_wanted
-                || now.saturating_duration_since(since) >= LAYER_HOLD
-            {
-                track.told_wanted = track.wanted;
-                track.less_wanted_since = None;
-                changed.push(*id);
+            for encoded in &mut track.encodings {
+                if encoded.wanted == encoded.told_wanted {
+                    encoded.less_wanted_since = None;
+                    continue;
+                }
+                let since = *encoded.less_wanted_since.get_or_insert(now);
+                // More was wanted before the track was live.
+                if encoded.wanted > encoded.told_wanted
+                    || now.saturating_duration_since(since) >= LAYER_HOLD
+                {
+                    encoded.told_wanted = encoded.wanted;
+                    encoded.less_wanted_since = None;
+                    changed.insert(*id);
+                }
             }
         }
         for id in changed {
@@ -535,44 +583,39 @@ impl Room {
         }
     }
 
+    /// Tells a publisher again what its lost session may not have heard of.
+    pub(super) fn retell_wanted(&mut self, key: ParticipantKey) {
+        let tracks = self.participants.get(&key).map(|one| one.tracks.clone());
+        for id in tracks.unwrap_or_default() {
+            let is_video = |track: &Track| track.is_video() && track.is_live();
+            if self.tracks.get(&id).is_some_and(is_video) {
+                self.tell_wanted(id);
+            }
+        }
+    }
+
     fn tell_wanted(&mut self, id: TrackId) {
         let Some(track) = self.tracks.get(&id) else {
             return;
         };
-        let told = track.told_wanted;
-        let offered: BTreeSet<Quality> = track.layers.iter().map(|layer| layer.quality).collect();
-        // With fewer layers than three, wanting one that is not offered wants the next lower.
-        let best = told.and_then(|told| {
-            offered
-                .iter()
-                .rev()
-                .find(|quality| **quality <= told)
-                .or(offered.first())
-                .copied()
-        });
-        let qualities: Vec<_> = [
-            (Quality::Low, proto::VideoQuality::Low),
-            (Quality::Medium, proto::VideoQuality::Medium),
-            (Quality::High, proto::VideoQuality::High),
-        ]
-        .into_iter()
-        .map(|(quality, name)| proto::SubscribedQuality {
-            quality: name as i32,
-            enabled: best.is_some_and(|best| quality <= best),
-        })
-        .collect();
-        let codec = track
-            .info
-            .mime_type
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_lowercase();
-        let (owner, track_sid) = (track.owner, track.info.sid.clone());
+        let mut subscribed_codecs: Vec<proto::SubscribedCodec> = Vec::new();
+        for (encoded, info) in track.encodings.iter().zip(&track.info.codecs) {
+            let codec = bare_name(&info.mime_type);
+            // A backup in the primary codec is none: the client would take it for the other.
+            if subscribed_codecs.iter().all(|one| one.codec != codec) {
+                let qualities = qualities_of(encoded);
+                subscribed_codecs.push(proto::SubscribedCodec { codec, qualities });
+            }
+        }
+        let owner = track.owner;
         let update = proto::SubscribedQualityUpdate {
-            track_sid,
-            subscribed_qualities: qualities.clone(),
-            subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities }],
+            track_sid: track.info.sid.clone(),
+            // For clients that know of one codec only.
+            subscribed_qualities: subscribed_codecs
+                .first()
+                .map(|primary| primary.qualities.clone())
+                .unwrap_or_default(),
+            subscribed_codecs,
         };
         self.tell(owner, Message::SubscribedQualityUpdate(update));
     }

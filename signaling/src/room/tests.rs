@@ -4,10 +4,11 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use sfu::{Channel, Codec, LineReport, Quality, Selection};
+use sfu::{Channel, Codec, Encoding, LineReport, Quality, Selection};
 
 use super::*;
 
+mod backup;
 mod crowd;
 
 struct World {
@@ -197,6 +198,7 @@ impl World {
             .unwrap();
         self.event(Event::Published {
             track,
+            encoding: Encoding::Primary,
             mid: "0".into(),
             codec: Codec::H264,
         });
@@ -424,7 +426,10 @@ fn a_track_is_shown_and_subscribed_when_it_is_live_and_gone_when_it_ends() {
         assert_eq!(states[0].participant_sid, world.sid(ana));
     }
     world.clear();
-    world.event(Event::Ended { track });
+    world.event(Event::Ended {
+        track,
+        encoding: Encoding::Primary,
+    });
     assert!(world.infos(bo).last().unwrap().tracks.is_empty());
     assert!(!world.infos(bo).last().unwrap().is_publisher);
 }
@@ -755,7 +760,11 @@ fn a_layer_that_nobody_wants_is_stopped_after_a_while_and_started_at_once() {
     let (ana, _bo) = (world.join(1), world.join(2));
     let (_, track) = world.publish(ana);
     world.clear();
-    let now_wanted = |quality| Event::LayersWanted { track, quality };
+    let now_wanted = |quality| Event::LayersWanted {
+        track,
+        encoding: Encoding::Primary,
+        quality,
+    };
     let wanted = |world: &World| {
         world
             .told(ana)
@@ -1387,6 +1396,7 @@ impl World {
         let track = published.unwrap();
         self.event(Event::Published {
             track,
+            encoding: Encoding::Primary,
             mid: "1".into(),
             codec: Codec::Opus,
         });
@@ -1430,7 +1440,10 @@ fn a_player_is_shown_whom_it_asked_for_when_they_come_and_no_second_offer_is_ask
     let microphone = world.publish_microphone(wanted);
     assert_eq!(world.placed(), [("b".into(), Some(microphone))]);
     world.clear();
-    world.event(Event::Ended { track: camera });
+    world.event(Event::Ended {
+        track: camera,
+        encoding: Encoding::Primary,
+    });
     let again = world.publish(wanted).1;
     assert_eq!(world.placed(), [("a".into(), Some(again))]);
     world.clear();
