@@ -4,13 +4,14 @@
 window.joinRoom = async ({
   url, token, codec = 'vp8', simulcast = true, singleConnection = true, adaptiveStream = false, dynacast = false,
   camera = true, microphone = true, width = 640, height = 360, frameRate = 20, maxBitrate, layers, generated = null,
+  backupCodec = false, backupCodecPolicy,
 }) => {
   const { Room, RoomEvent, Track, VideoPresets, VideoPreset } = LivekitClient;
   const room = new Room({
     singlePeerConnection: singleConnection,
     adaptiveStream: adaptiveStream ? { pixelDensity: 1 } : false,
     dynacast,
-    publishDefaults: { videoCodec: codec, simulcast, backupCodec: false, red: true, dtx: true },
+    publishDefaults: { videoCodec: codec, simulcast, backupCodec, backupCodecPolicy, red: true, dtx: true },
   });
   window.room = room;
   window.events = [];
@@ -127,6 +128,18 @@ window.sentCodecs = async () => {
     }
   }
   return [...codecs];
+};
+
+/** Bytes of video that this participant has sent, by codec. */
+window.sentBytes = async () => {
+  const sent = {};
+  const report = await room.engine.pcManager.publisher.getStats();
+  for (const stat of report.values()) {
+    if (stat.type !== 'outbound-rtp' || stat.kind !== 'video' || !stat.bytesSent || !stat.codecId) continue;
+    const codec = report.get(stat.codecId).mimeType.toLowerCase();
+    sent[codec] = (sent[codec] ?? 0) + stat.bytesSent;
+  }
+  return sent;
 };
 
 /** How many peer connections the engine has: one on the single-connection endpoint, two otherwise. */
