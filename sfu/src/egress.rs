@@ -33,7 +33,11 @@ const KEPT_FOR: Duration = Duration::from_secs(2);
 
 /// Of a hundred bytes sent, so many may be sent again; a bad line needs more than a good one has
 /// lost.
-const REPAIR_PERCENT: usize = 50;
+const REPAIR_PERCENT: usize = 75;
+
+/// Where the line itself loses such a share, what is missed is sent twice: repairs are lost too, and asking
+/// again takes another round trip.
+const REPAIR_TWICE: f64 = 0.1;
 
 /// Bytes of repair that a stream may save up while nothing is lost.
 const REPAIR_SAVED: usize = 64 * 1024;
@@ -184,6 +188,15 @@ impl Stream {
             reported_packets: 0,
             reports: VecDeque::new(),
         }
+    }
+}
+
+/// How often what is missed is sent again.
+fn copies(estimate: &Estimate) -> usize {
+    if estimate.own_loss() >= REPAIR_TWICE {
+        2
+    } else {
+        1
     }
 }
 
@@ -437,6 +450,11 @@ impl Outlet {
         Some(length)
     }
 
+    /// What is sent again beside what is sent, as a share of it.
+    pub(crate) fn repaired(&self) -> f64 {
+        self.estimate.loss() * copies(&self.estimate) as f64
+    }
+
     /// Sends again what a subscriber misses (RFC 4588); `find` tells what was sent under a number.
     pub(crate) fn repair(
         &mut self,
@@ -455,6 +473,7 @@ impl Outlet {
         let Some(rtx) = stream.rtx else {
             return;
         };
+        let copies = copies(&self.estimate);
         let round_trip = self.round_trip.unwrap_or(FIRST_ROUND_TRIP);
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < round_trip;
         while stream
@@ -490,55 +509,57 @@ impl Outlet {
                 continue;
             };
             let length = packet.payload.len() + 2;
-            if stream.repair_saved < length {
+            if stream.repair_saved < copies * length {
                 return;
             }
-            stream.repair_saved -= length;
+            stream.repair_saved -= copies * length;
             if stream.repaired.len() == REPAIRED {
                 stream.repaired.pop_front();
             }
             stream.repaired.push_back((sequence, now));
-            let header = Header {
-                marker,
-                payload_type,
-                sequence: stream.repair_sequence as u16,
-                timestamp: numbers.timestamp,
-                ssrc: rtx,
-            };
-            let mut datagram = vec![0; ROOM + length];
-            let roll_over = (stream.repair_sequence >> 16) as u32;
-            let parts = [&sequence.to_be_bytes()[..], &packet.payload];
-            let written = write_header(
-                &mut datagram,
-                &header,
-                &packet,
-                stream,
-                true,
-                self.transport_sequence,
-            )
-            .and_then(|begin| {
-                seal_payload(
-                    &keys.sealer,
+            for _ in 0..copies {
+                let header = Header {
+                    marker,
+                    payload_type,
+                    sequence: stream.repair_sequence as u16,
+                    timestamp: numbers.timestamp,
+                    ssrc: rtx,
+                };
+                let mut datagram = vec![0; ROOM + length];
+                let roll_over = (stream.repair_sequence >> 16) as u32;
+                let parts = [&sequence.to_be_bytes()[..], &packet.payload];
+                let written = write_header(
                     &mut datagram,
-                    begin,
-                    roll_over,
-                    parts,
-                    &numbers,
+                    &header,
+                    &packet,
+                    stream,
+                    true,
+                    self.transport_sequence,
                 )
-            });
-            let Some(written) = written else {
-                continue;
-            };
-            datagram.truncate(written);
-            let number = stream.agreed.number(&mut self.transport_sequence);
-            self.estimate.sent(now, number, written);
-            stream.repair_sequence += 1;
-            self.sent_bytes += datagram.len() as u64;
-            transmits.push_back(Transmit {
-                source: path.0,
-                destination: path.1,
-                contents: datagram,
-            });
+                .and_then(|begin| {
+                    seal_payload(
+                        &keys.sealer,
+                        &mut datagram,
+                        begin,
+                        roll_over,
+                        parts,
+                        &numbers,
+                    )
+                });
+                let Some(written) = written else {
+                    break;
+                };
+                datagram.truncate(written);
+                let number = stream.agreed.number(&mut self.transport_sequence);
+                self.estimate.sent(now, number, written);
+                stream.repair_sequence += 1;
+                self.sent_bytes += datagram.len() as u64;
+                transmits.push_back(Transmit {
+                    source: path.0,
+                    destination: path.1,
+                    contents: datagram,
+                });
+            }
         }
     }
 

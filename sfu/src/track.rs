@@ -208,6 +208,8 @@ pub(crate) struct Track {
     pub(crate) owner: ConnectionId,
     pub(crate) publication: Publication,
     pub(crate) encodings: Encodings,
+    /// Its sound comes in RED.
+    pub(crate) is_red: bool,
     pub(crate) is_muted: bool,
     /// Those of the backup come last.
     pub(crate) layers: Vec<LayerState>,
@@ -227,6 +229,7 @@ impl Track {
             owner,
             encodings: Encodings::new(publication.backup),
             publication,
+            is_red: false,
             is_muted: false,
             layers: Vec::new(),
             subscriptions: Vec::new(),

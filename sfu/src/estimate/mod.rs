@@ -96,8 +96,8 @@ const LOSS_WINDOW: (Duration, u32) = (Duration::from_millis(400), 20);
 const LOSS_LONG_WINDOW: (Duration, u32) = (Duration::from_secs(2), 5);
 
 /// Loss that stays over so many windows, in spite of sending less and without a queue, is the line's
-/// own.
-const LOSS_OWN_AFTER: u32 = 4;
+/// own. Once there was too much, half as much in excess counts too, for it strays by chance.
+const LOSS_OWN_AFTER: u32 = 5;
 
 /// No line is taken to lose more than this by itself.
 const LOSS_OWN_MOST: f64 = 0.4;
@@ -187,8 +187,9 @@ struct Losses {
     share: f64,
     /// What the line loses whatever is sent.
     own: f64,
-    /// Windows in a row with too much loss.
+    /// Windows in a row with too much loss, and how many packets were lost in them of how many.
     windows: u32,
+    in_them: (u32, u32),
 }
 
 /// The estimate for one connection.
@@ -288,6 +289,20 @@ impl Estimate {
     /// How long a packet waits on the way.
     pub(crate) fn queue(&self) -> Duration {
         Duration::from_secs_f64(self.queue.max(0.0) / 1000.0)
+    }
+
+    /// The share of packets that the line loses by itself, whatever is sent.
+    pub(crate) fn own_loss(&self) -> f64 {
+        self.losses.own
+    }
+
+    /// The share of packets that are lost without a queue, lately.
+    pub(crate) fn loss_without_queue(&self) -> f64 {
+        if self.queue < LOSS_QUEUE {
+            self.losses.share
+        } else {
+            self.losses.own
+        }
     }
 
     /// The share of packets that the line loses, lately.
@@ -515,6 +530,7 @@ impl Estimate {
         let count = f64::from(*expected);
         let share = f64::from(*lost) / count;
         let many = *lost >= 3;
+        let told = (*lost, *expected);
         (*since, *expected, *lost) = (Some(now), 0, 0);
         self.losses.share = share;
         let own = self.losses.own;
@@ -522,13 +538,18 @@ impl Estimate {
         let often = own.max(LOSS / 2.0);
         let chance = 2.0 * (often * (1.0 - often) / count).sqrt();
         let excess = share - own;
-        if excess <= LOSS + chance || !many {
+        let most = if self.losses.windows > 0 {
+            LOSS / 2.0
+        } else {
+            LOSS + chance
+        };
+        if excess <= most || !many {
             let weight = if excess < 0.0 { 0.3 } else { 0.1 };
             // A line that loses little has no loss of its own to speak of.
             if own > 0.0 {
                 self.losses.own += excess * weight;
             }
-            self.losses.windows = 0;
+            (self.losses.windows, self.losses.in_them) = (0, (0, 0));
             return;
         }
         self.is_limited = true;
@@ -543,6 +564,10 @@ impl Estimate {
             return;
         }
         self.losses.windows += 1;
+        let (all_lost, all) = &mut self.losses.in_them;
+        *all_lost += told.0;
+        *all += told.1;
+        let of_them = f64::from(*all_lost) / f64::from(*all);
         let from = if is_unused {
             self.rate
         } else {
@@ -550,8 +575,8 @@ impl Estimate {
         };
         self.set(from * (1.0 - 0.5 * excess));
         if self.losses.windows >= LOSS_OWN_AFTER {
-            self.losses.own = share.min(LOSS_OWN_MOST);
-            self.losses.windows = 0;
+            self.losses.own = of_them.min(LOSS_OWN_MOST);
+            (self.losses.windows, self.losses.in_them) = (0, (0, 0));
             self.probes.begin_anew(now);
         }
     }

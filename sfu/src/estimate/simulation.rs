@@ -454,3 +454,18 @@ fn compared() {
         assert!(ours.long_wait < bound, "{name}: {ours:?} {theirs:?}");
     }
 }
+
+/// Whatever a line loses by itself, it is soon known to, and what is sent does not go up and down with
+/// the dice.
+#[test]
+fn a_line_that_loses_at_any_rate_is_used_steadily() {
+    for percent in (6..=36).step_by(2) {
+        let line = Line {
+            loss: f64::from(percent) / 100.0,
+            ..Line::steady(50e6)
+        };
+        let one = ours(&line, 40, 10.0);
+        let least = one.estimates[10..].iter().copied().fold(WANTED, f64::min);
+        assert!(least > 0.9 * WANTED, "{percent} %: {:.0?}", one.kilobits());
+    }
+}

@@ -84,7 +84,7 @@ impl Shard {
         let Some(peer) = self.peers.get(&id) else {
             return bill;
         };
-        let times = 1 + peer.redundancy.depth() as u64;
+        let depth = peer.redundancy.depth() as u64;
         for track_id in peer.sent() {
             let Some(track) = self.tracks.get(&track_id) else {
                 continue;
@@ -100,7 +100,9 @@ impl Shard {
                 bill.sound += if track.is_muted {
                     0
                 } else {
-                    rate.unwrap_or(SOUND) * times
+                    // What comes as RED holds one packet twice already.
+                    let held = 1 + u64::from(track.is_red);
+                    rate.unwrap_or(SOUND) * held.max(1 + depth) / held
                 };
                 if let Some(level) = track.level.filter(|level| *level < LOUD) {
                     let heard = (level, track.owner);
@@ -140,7 +142,8 @@ impl Shard {
     /// Sets what a subscriber's line leaves of each picture; returns the tracks for which it changed.
     pub(super) fn share_line(&mut self, id: ConnectionId, now: Instant) -> Vec<TrackId> {
         if let Some(peer) = self.peers.get_mut(&id) {
-            peer.redundancy.follow(peer.outlet.estimate.loss(), now);
+            let loss = peer.outlet.estimate.loss_without_queue();
+            peer.redundancy.follow(loss, now);
         }
         let bill = self.bill(id);
         let Some(peer) = self.peers.get_mut(&id) else {
@@ -149,7 +152,7 @@ impl Shard {
         peer.heard_speaking(bill.loudest, SPEAKER_STAYS, now);
         peer.outlet.estimate.advance(now);
         let budget = peer.outlet.estimate.budget(now);
-        let lost = 1.0 + peer.outlet.estimate.loss();
+        let lost = 1.0 + peer.outlet.repaired();
         let given = match budget {
             Budget::Unlimited => None,
             Budget::Unknown => Some(bill.wishes.iter().map(|wish| Some(wish.smooth)).collect()),

@@ -174,6 +174,7 @@ impl Shard {
                 codec,
             });
         }
+        track.is_red = is_red;
         let state = &mut track.layers[layer];
         let was_live = state.is_live(now);
         state.last_packet = Some(now);
