@@ -17,6 +17,7 @@ pub mod fuzzing;
 pub mod hub;
 mod ice;
 pub mod log_limit;
+mod problem;
 pub mod room;
 pub mod session;
 pub mod token;

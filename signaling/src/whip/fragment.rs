@@ -1,6 +1,6 @@
 //! ICE in the body of a PATCH: `application/trickle-ice-sdpfrag` (RFC 8840 9).
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
 /// The longest fragment that is looked at, in bytes: some two hundred candidates.
 pub(super) const FRAGMENT_BOUND: usize = 32 * 1024;

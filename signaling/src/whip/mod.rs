@@ -8,7 +8,6 @@
 
 mod fragment;
 mod offer;
-mod problem;
 mod resource;
 
 use std::collections::HashMap;
@@ -30,12 +29,12 @@ use crate::budget::Budget;
 use crate::hub::{Hub, outbox};
 use crate::ice::IceServer;
 use crate::log_limit::LogLimit;
+use crate::problem::{Code, Problem};
 use crate::room::{NAME_BOUND, SDP_BOUND, Whom};
 use crate::session::{bearer, fit_claims, newcomer};
 use crate::token::Claims;
 use crate::visitors::Visitor;
 use fragment::FRAGMENT_BOUND;
-use problem::Problem;
 use resource::{IfMatch, Opened, Patched, Resource, Session, description};
 
 /// The most participants that one player watches.
@@ -205,10 +204,7 @@ async fn from_anywhere(request: Request, next: Next) -> Response {
     {
         tracing::warn!(
             status = status.as_u16(),
-            reason = response
-                .extensions()
-                .get::<problem::Code>()
-                .map(|code| code.0),
+            reason = response.extensions().get::<Code>().map(|code| code.0),
             suppressed,
             "an encoder's or player's request was refused"
         );

@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use proto::{TrackSource, TrackType, VideoQuality};
 
 use super::fragment;
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::room::{MEDIA_LINES_BOUND, ViewPlace, Whom, check_formats};
 
 /// The longest mid, in bytes; the media core tells m-lines apart by so many.

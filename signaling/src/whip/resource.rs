@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fragment::{self, Credentials};
 use super::offer::{as_offered, is_whole};
-use super::problem::Problem;
 use super::{Desk, Use};
 use crate::budget::Budget;
 use crate::hub::{Outgoing, Outlet, RoomCell};
 use crate::log_limit::LogLimit;
+use crate::problem::Problem;
 use crate::room::SessionId;
 use crate::visitors::Place;
 

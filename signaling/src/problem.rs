@@ -1,4 +1,4 @@
-//! What an encoder or player hears when it can't have what it asks for: problem details (RFC 9457).
+//! What a program hears over HTTP when it can't have what it asks for: problem details (RFC 9457).
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +13,12 @@ const RETRY_AFTER: &str = "5";
 
 /// The code of the problem that a response tells.
 #[derive(Clone, Copy)]
-pub(super) struct Code(pub(super) &'static str);
+pub(crate) struct Code(pub(crate) &'static str);
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
     /// Stable, for programs.
     code: &'static str,
     /// For the person who set up the client.
@@ -28,7 +28,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(
+    pub(crate) fn new(
         status: StatusCode,
         code: &'static str,
         detail: impl Into<String>,
@@ -42,51 +42,52 @@ impl Problem {
     }
 
     /// The body is not what its type says.
-    pub(super) fn malformed(detail: impl Into<String>) -> Problem {
+    pub(crate) fn malformed(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
     /// The offer can be read but not be answered in whole (RFC 9725 4.4.2, 4.4.3).
-    pub(super) fn not_acceptable(detail: impl Into<String>) -> Problem {
+    pub(crate) fn not_acceptable(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", detail)
     }
 
     /// The offer does not speak WebRTC as it is spoken here (RFC 9725 4.4.4).
-    pub(super) fn unprocessable(detail: impl Into<String>) -> Problem {
+    pub(crate) fn unprocessable(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", detail)
     }
 
-    pub(super) fn not_granted(detail: impl Into<String>) -> Problem {
+    pub(crate) fn not_granted(detail: impl Into<String>) -> Problem {
         Problem {
             challenge: Some("Bearer error=\"insufficient_scope\""),
             ..Problem::new(StatusCode::FORBIDDEN, "not_granted", detail)
         }
     }
 
-    pub(super) fn no_session() -> Problem {
-        Problem::new(
-            StatusCode::NOT_FOUND,
+    pub(crate) fn no_session() -> Problem {
+        Problem::not_found(
             "no_session",
             "there is no such session (any more): start a new one",
         )
     }
 
-    pub(super) fn too_often(detail: &'static str) -> Problem {
+    pub(crate) fn not_found(code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    pub(crate) fn too_often(detail: &'static str) -> Problem {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_often", detail)
     }
 
-    pub(super) fn not_now(detail: &'static str) -> Problem {
+    pub(crate) fn not_now(detail: &'static str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_now", detail)
     }
 }
 
-impl From<Unfit> for Problem {
-    fn from(unfit: Unfit) -> Problem {
-        match unfit {
-            Unfit::Token(error @ TokenError::NotGranted(_)) => {
-                Problem::not_granted(error.to_string())
-            }
-            Unfit::Token(error) => Problem {
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Problem {
+        match error {
+            TokenError::NotGranted(_) => Problem::not_granted(error.to_string()),
+            _ => Problem {
                 challenge: Some(if error == TokenError::Missing {
                     "Bearer"
                 } else {
@@ -94,6 +95,14 @@ impl From<Unfit> for Problem {
                 }),
                 ..Problem::new(StatusCode::UNAUTHORIZED, "no_access", error.to_string())
             },
+        }
+    }
+}
+
+impl From<Unfit> for Problem {
+    fn from(unfit: Unfit) -> Problem {
+        match unfit {
+            Unfit::Token(error) => error.into(),
             Unfit::Text(reason) => Problem::malformed(reason),
         }
     }
