@@ -7,10 +7,14 @@
 
 /// How important a picture is; the most important one comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rank {
+pub enum Rank {
+    /// A shared screen.
     Screen,
+    /// The picture of who speaks.
     Speaker,
+    /// One that the client put before others.
     Pinned,
+    /// Any other.
     #[default]
     Other,
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::Account;
+
 /// One WebRTC connection (one `RTCPeerConnection` of a client), chosen by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
@@ -298,6 +300,12 @@ pub enum Command {
         /// The message, up to the channel's message size.
         payload: Arc<[u8]>,
     },
+    /// Asks what a connection is sent and why, and what comes over it; answered with
+    /// [`Event::Account`], also for an unknown one.
+    Explain {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// Ends a connection, its tracks and its subscriptions; no [`Event::Closed`] follows.
     Close {
         /// The connection.
@@ -476,5 +484,12 @@ pub enum Event {
         connection: ConnectionId,
         /// How it fared.
         report: LineReport,
+    },
+    /// The answer to [`Command::Explain`].
+    Account {
+        /// The connection.
+        connection: ConnectionId,
+        /// What is to be said of it; `None`: there is no such connection.
+        account: Option<Arc<Account>>,
     },
 }

@@ -160,6 +160,13 @@ impl Meter {
         Some(below.filter_map(|cell| cell.rate).sum::<f64>() as u64)
     }
 
+    /// How many pictures a second there are up to a temporal layer; `None` where none was counted.
+    pub(crate) fn frame_rate(&self, temporal: u8) -> Option<f64> {
+        let cells = self.cells[0].iter().take(usize::from(temporal) + 1);
+        let sum: f64 = cells.filter_map(|cell| cell.pictures_rate).sum();
+        (sum > 0.0).then_some(sum)
+    }
+
     /// The lowest temporal layer with so many pictures a second; 0 pictures: all.
     fn covering(&self, frame_rate: u32) -> u8 {
         if frame_rate == 0 {
@@ -192,7 +199,7 @@ pub(crate) struct Step {
 }
 
 /// The quality of a spatial layer; the uppermost is the best.
-fn quality_of(spatial: u8, top: u8) -> Quality {
+pub(crate) fn quality_of(spatial: u8, top: u8) -> Quality {
     match top.saturating_sub(spatial) {
         0 => Quality::High,
         1 => Quality::Medium,

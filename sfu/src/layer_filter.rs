@@ -49,6 +49,11 @@ impl LayerFilter {
         self.current
     }
 
+    /// Up to where everything shall go on.
+    pub(crate) fn target(&self) -> Indices {
+        self.target
+    }
+
     /// Sets up to where everything shall go on.
     pub(crate) fn aim(&mut self, target: Indices) {
         self.target = target;

@@ -13,6 +13,7 @@
 //!   decodes.
 //! - Everything kept per connection is bounded by a named constant.
 
+pub mod account;
 mod allocate;
 mod command;
 mod dependency;

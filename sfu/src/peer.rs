@@ -424,6 +424,12 @@ impl Peer {
         })
     }
 
+    /// Whether a payload type is RED (RFC 2198).
+    pub(crate) fn is_red(&self, payload_type: Pt) -> bool {
+        self.received_as(payload_type)
+            .is_some_and(|(_, is_red)| is_red)
+    }
+
     /// How what comes with a payload type, of the parameters `source`, is sent on our m-line.
     pub(crate) fn send_as(
         &self,

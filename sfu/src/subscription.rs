@@ -2,6 +2,7 @@
 
 use str0m::media::{Mid, Pt};
 
+use crate::account::Reason;
 use crate::command::{ConnectionId, Encoding, Quality, Selection};
 use crate::encoding::Codecs;
 use crate::layer_filter::LayerFilter;
@@ -80,6 +81,8 @@ pub(crate) struct Subscription {
     /// What the processor leaves, and what the subscriber's line does.
     pub(crate) by_processor: Ceiling,
     pub(crate) by_line: Ceiling,
+    /// Why the line leaves no more, where it leaves less than all.
+    pub(crate) line_reason: Reason,
     /// The subscriber was told that nothing is sent.
     pub(crate) is_paused: bool,
 }
@@ -100,6 +103,7 @@ impl Subscription {
             mapped: None,
             by_processor: Ceiling::default(),
             by_line: Ceiling::default(),
+            line_reason: Reason::Line,
             is_paused: false,
         }
     }

@@ -6,6 +6,7 @@ mod world;
 
 use std::time::Duration;
 
+use sfu::account::{LineState, Reason};
 use sfu::{Codec, Event, Quality, Selection};
 use world::svc::{Decoded, Shape};
 use world::{Link, World};
@@ -184,6 +185,42 @@ fn temporal_layers_of_simulcast_streams_run_on_over_a_change() {
     }
     assert_eq!(Decoded::read(shape, world.received(0)).gaps, 0);
     assert_eq!(top(&world, shape, 1).1, 2, "another's wish changes nothing");
+}
+
+#[test]
+fn a_thin_line_and_the_step_that_it_leaves_can_be_read_in_the_account() {
+    let shape = Shape {
+        size: 1100,
+        ..Shape::new(Codec::Vp9, 3, 3)
+    };
+    let mut world = meeting(5, shape, &["f"], 2);
+    world.narrow(0, 1.3e6);
+    world.run(20 * SECOND);
+    let thin = world.account(0);
+    let line = thin.line;
+    assert_eq!(line.state, LineState::Limited, "{line:?}");
+    let left = line.for_pictures.unwrap();
+    assert!(Some(left) <= line.estimate, "{line:?}");
+    assert!((10..200).contains(&line.round_trip.unwrap().as_millis()));
+    let picture = &thin.pictures[0];
+    assert_eq!(picture.reason, Reason::Line, "{picture:?}");
+    let (best, sent) = (picture.steps.last().unwrap(), picture.sent.unwrap());
+    assert_eq!((best.spatial, best.temporal), (2, 2));
+    assert!(picture.steps.is_sorted_by_key(|step| step.bits));
+    assert!(sent.spatial < 2 && sent.bits <= left, "{picture:?}");
+    assert!(best.bits * 115 / 100 > left, "{line:?} {picture:?}");
+    assert_eq!(picture.given, picture.sent);
+
+    let other = world.account(1);
+    assert_eq!(other.pictures[0].reason, Reason::All);
+    assert_eq!(other.pictures[0].sent.unwrap().spatial, 2);
+
+    let published = world.publishers_account();
+    let camera = &published.published[0];
+    assert_eq!(camera.wanted, Some(Quality::High));
+    let counts: Vec<_> = camera.layers.iter().map(|one| one.subscribers).collect();
+    assert_eq!((counts[2], counts.iter().sum()), (1, 2), "{camera:?}");
+    assert!(camera.layers.iter().all(|one| one.temporal_layers == 3));
 }
 
 #[test]

@@ -6,7 +6,8 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use sfu::{Channel, Event, Quality, Selection, Shard, ShardConfig, TrackId};
+use sfu::account::{Processor, Rank, Reason};
+use sfu::{Channel, ConnectionId, Event, Quality, Selection, Shard, ShardConfig, TrackId};
 use world::{Link, Reader, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -154,6 +155,62 @@ fn a_full_processor_costs_pictures_and_they_come_back_when_it_has_room() {
         assert_eq!(reader.faults, Vec::<String>::new(), "viewer {viewer}");
         assert_eq!(reader.layers.last().unwrap(), "f", "viewer {viewer}");
     }
+}
+
+#[test]
+fn the_account_says_what_is_sent_and_what_holds_it_back() {
+    let mut world = meeting(8, Link::default(), 2);
+    let why = |world: &mut World, viewer: usize| {
+        let account = world.account(viewer);
+        let picture = &account.pictures[0];
+        let sent = picture.sent.map(|step| step.quality);
+        (sent, picture.reason, account.processor)
+    };
+    let high = Some(Quality::High);
+    assert_eq!(why(&mut world, 0), (high, Reason::All, Processor::All));
+    let picture = world.account(0).pictures[0].clone();
+    assert_eq!((picture.track, picture.rank), (world::TRACK, Rank::Other));
+    let bits: Vec<u64> = picture.steps.iter().map(|step| step.bits).collect();
+    assert_eq!(bits.len(), 3);
+    // The simulation's layers cost the same: three packets of 600 bytes, thirty times a second.
+    assert!(
+        bits.iter().all(|bits| (350_000..600_000).contains(bits)),
+        "{bits:?}"
+    );
+
+    world.select(0, wish(Quality::Low));
+    world.run(SECOND);
+    let low = (Some(Quality::Low), Reason::All, Processor::All);
+    assert_eq!(why(&mut world, 0), low);
+    assert_eq!(world.account(0).pictures[0].steps.len(), 1);
+    let published = world.publishers_account();
+    let layers = published.published[0].layers.iter();
+    let counts: Vec<_> = layers.map(|one| one.subscribers).collect();
+    assert_eq!(counts, [1, 0, 1]);
+
+    world.select(
+        0,
+        Selection {
+            is_enabled: false,
+            ..wish(Quality::High)
+        },
+    );
+    world.run(SECOND);
+    assert_eq!(why(&mut world, 0), (None, Reason::Hidden, Processor::All));
+
+    world.stop_layer("f");
+    world.run(4 * SECOND);
+    let medium = (Some(Quality::Medium), Reason::Publisher, Processor::All);
+    assert_eq!(why(&mut world, 1), medium);
+
+    world.run_busy(SECOND * 3 / 4, 1000);
+    let low = (Some(Quality::Low), Reason::Processor, Processor::Lowest);
+    assert_eq!(why(&mut world, 1), low);
+    world.run_busy(6 * SECOND, 1000);
+    let none = (None, Reason::Processor, Processor::Nothing);
+    assert_eq!(why(&mut world, 1), none);
+
+    assert_eq!(world.account_of(ConnectionId(99)), None, "of nobody");
 }
 
 #[test]

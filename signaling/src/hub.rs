@@ -515,6 +515,10 @@ impl Hub {
                 connection: ConnectionId(id),
                 ..
             }
+            | Event::Account {
+                connection: ConnectionId(id),
+                ..
+            }
             | Event::Published {
                 track: TrackId(id), ..
             }

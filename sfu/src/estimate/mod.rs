@@ -14,6 +14,7 @@ mod trend;
 
 use std::time::{Duration, Instant};
 
+use crate::account::LineState;
 #[cfg(any(test, fuzzing))]
 pub(crate) use arrivals::check as check_arrivals;
 use meter::Meter;
@@ -286,6 +287,27 @@ impl Estimate {
         }
     }
 
+    /// What is known of the line.
+    pub(crate) fn state(&self, now: Instant) -> LineState {
+        match self.budget(now) {
+            Budget::Unknown => LineState::Unmeasured,
+            Budget::Unlimited => LineState::Unlimited,
+            Budget::Bits(_) if self.interrupted.is_some() => LineState::Interrupted,
+            Budget::Bits(_) => LineState::Limited,
+        }
+    }
+
+    /// What the line carries, in bits per second, once something was measured.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        let is_measured = self.is_limited || self.first_feedback.is_some();
+        is_measured.then_some(self.rate as u64)
+    }
+
+    /// What was sent over the last half second, in bits per second.
+    pub(crate) fn sent_rate(&self) -> Option<u64> {
+        self.sent.rate().map(|rate| rate as u64)
+    }
+
     /// How long a packet waits on the way.
     pub(crate) fn queue(&self) -> Duration {
         Duration::from_secs_f64(self.queue.max(0.0) / 1000.0)
@@ -308,6 +330,11 @@ impl Estimate {
     /// The share of packets that the line loses, lately.
     pub(crate) fn loss(&self) -> f64 {
         self.losses.share
+    }
+
+    /// The share of packets that the line loses whatever is sent.
+    pub(crate) fn own_loss(&self) -> f64 {
+        self.losses.own
     }
 
     /// A datagram of so many bytes was sent, under a transport-wide number where the receiver takes
@@ -642,6 +669,13 @@ impl Estimate {
         let micros = self.micros(now);
         let sends = |cluster: &Cluster| cluster.is_sending(micros);
         self.cluster.as_ref().is_some_and(sends)
+    }
+
+    /// Whether a probe is being sent, or what came of it is awaited.
+    pub(crate) fn awaits_probe(&self, now: Instant) -> bool {
+        let micros = self.micros(now);
+        let is_awaited = |cluster: &Cluster| !cluster.is_over(micros);
+        self.cluster.as_ref().is_some_and(is_awaited)
     }
 
     /// Bytes of padding to send now, beside what is sent anyway.

@@ -16,6 +16,7 @@ use str0m::ice::{StunMessage, TransId};
 use udp_batch::Burst;
 
 use super::plain;
+use crate::account::{Account, Reason, Step};
 use crate::command::{
     Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection, TrackId,
     TrackKind,
@@ -204,6 +205,19 @@ pub fn datagrams(data: &[u8]) -> Result<()> {
     })
 }
 
+/// An account does not contradict itself.
+fn in_order(account: &Account) {
+    assert!(account.line.for_pictures <= account.line.budget);
+    for picture in &account.pictures {
+        let steps = &picture.steps;
+        assert!(steps.is_sorted_by_key(|step| step.bits), "{picture:?}");
+        let is_choice = |given: &Step| steps.contains(given);
+        assert!(picture.given.as_ref().is_none_or(is_choice), "{picture:?}");
+        let is_sent = picture.sent.is_some();
+        assert!(is_sent || picture.reason != Reason::All, "{picture:?}");
+    }
+}
+
 fn attribute<'a>(sdp: &'a str, name: &str) -> &'a str {
     let find = |line: &'a str| line.strip_prefix(name);
     sdp.lines().find_map(find).expect("a whole description")
@@ -325,7 +339,10 @@ impl<'a> Stage<'a> {
     fn close(&mut self) {
         for at in 0..CLIENTS {
             let connection = self.clients[at].connection;
-            self.clients[at].is_lost = true;
+            let was_lost = std::mem::replace(&mut self.clients[at].is_lost, true);
+            let account = self.home.shard.explain(connection, self.home.now);
+            assert_eq!(account.is_none(), was_lost, "an account is of who is there");
+            account.iter().for_each(in_order);
             self.command(Command::Close { connection });
         }
         let totals = self.home.shard.totals();

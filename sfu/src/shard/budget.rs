@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::Shard;
+use crate::account::Reason;
 use crate::allocate::{Rank, Wish, allocate};
 use crate::command::{ConnectionId, TrackId, TrackKind};
+use crate::egress::Outlet;
 use crate::estimate::Budget;
 use crate::ladder::{self, Step};
 use crate::layer::Indices;
@@ -38,12 +40,14 @@ struct Picture {
     steps: Vec<Step>,
     current: Option<usize>,
     is_paused: bool,
+    /// It would be given more, were it not so soon after a step down.
+    is_held: bool,
 }
 
 /// What a subscriber is sent, and what it might be.
 #[derive(Default)]
-struct Bill {
-    sound: u64,
+pub(super) struct Bill {
+    pub(super) sound: u64,
     /// Of the best steps of all pictures.
     needed: u64,
     pictures: Vec<Picture>,
@@ -79,7 +83,7 @@ impl Shard {
         }
     }
 
-    fn bill(&self, id: ConnectionId) -> Bill {
+    pub(super) fn bill(&self, id: ConnectionId) -> Bill {
         let mut bill = Bill::default();
         let Some(peer) = self.peers.get(&id) else {
             return bill;
@@ -134,6 +138,7 @@ impl Shard {
                 steps,
                 current,
                 is_paused: one.by_line == Ceiling::Nothing,
+                is_held: false,
             });
         }
         bill
@@ -145,7 +150,7 @@ impl Shard {
             let loss = peer.outlet.estimate.loss_without_queue();
             peer.redundancy.follow(loss, now);
         }
-        let bill = self.bill(id);
+        let mut bill = self.bill(id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return Vec::new();
         };
@@ -157,19 +162,20 @@ impl Shard {
             Budget::Unlimited => None,
             Budget::Unknown => Some(bill.wishes.iter().map(|wish| Some(wish.smooth)).collect()),
             Budget::Bits(bits) => {
-                // What is lost is sent again.
-                let left = ((bits as f64 / lost) as u64).saturating_sub(bill.sound);
+                let left = for_pictures(bits, &peer.outlet, bill.sound);
                 let mut given = allocate(left, &bill.wishes);
                 let holds = peer
                     .lowered
                     .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
-                let pictures = given.iter_mut().zip(&bill.pictures);
+                let pictures = given.iter_mut().zip(&mut bill.pictures);
                 for (given, picture) in pictures.filter(|_| holds) {
+                    let fits = *given;
                     if picture.is_paused {
                         *given = None;
                     } else if picture.current.is_some() {
-                        *given = (*given).min(picture.current);
+                        *given = fits.min(picture.current);
                     }
+                    picture.is_held = *given < fits;
                 }
                 Some(given)
             }
@@ -216,6 +222,11 @@ impl Shard {
             else {
                 continue;
             };
+            one.line_reason = match budget {
+                Budget::Unknown => Reason::Unmeasured,
+                _ if picture.is_held => Reason::Hold,
+                _ => Reason::Line,
+            };
             if one.by_line != ceiling {
                 one.by_line = ceiling;
                 changed.push(picture.track);
@@ -259,6 +270,11 @@ impl Shard {
     }
 }
 
+/// What so many bits per second leave for pictures.
+pub(super) fn for_pictures(bits: u64, outlet: &Outlet, sound: u64) -> u64 {
+    ((bits as f64 / (1.0 + outlet.repaired())) as u64).saturating_sub(sound)
+}
+
 /// The rung that a subscriber is on: the uppermost of which it gets everything. One of another layer
 /// that waits for a keyframe counts, as it will be sent.
 fn current(steps: &[Step], one: &Subscription) -> Option<usize> {
@@ -274,7 +290,11 @@ fn smooth(steps: &[Step]) -> usize {
     steps.iter().position(|step| step.is_smooth).unwrap_or(0)
 }
 
-fn rank(track: &Track, speaker: Option<(ConnectionId, Instant)>, is_pinned: bool) -> Rank {
+pub(super) fn rank(
+    track: &Track,
+    speaker: Option<(ConnectionId, Instant)>,
+    is_pinned: bool,
+) -> Rank {
     let is_speaker = speaker.is_some_and(|(owner, _)| owner == track.owner);
     match (track.publication.is_screen, is_speaker, is_pinned) {
         (true, _, _) => Rank::Screen,

@@ -5,6 +5,7 @@
 //! [`Shard::deadline`].
 
 mod budget;
+mod explain;
 mod forward;
 mod negotiate;
 mod report;
@@ -12,6 +13,7 @@ mod report;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -482,6 +484,13 @@ impl Shard {
                         self.lose(connection, "the client does not read its data channel", now);
                     }
                 }
+            }
+            Command::Explain { connection } => {
+                let account = self.explain(connection, now).map(Arc::new);
+                self.events.push_back(Event::Account {
+                    connection,
+                    account,
+                });
             }
             Command::Close { connection } => {
                 if let Some(peer) = self.peers.get_mut(&connection) {

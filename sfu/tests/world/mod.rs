@@ -6,10 +6,12 @@ pub(crate) mod svc;
 
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use sfu::account::Account;
 use sfu::{
     Burst, Channel, Codec, Command, ConnectionId, Encoding, Event, Publication, Quality, Role,
     Selection, Shard, ShardConfig, Totals, TrackId, TrackKind,
@@ -593,6 +595,33 @@ impl World {
 
     pub(crate) fn told(&self, is: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(is)
+    }
+
+    /// What the shard says of a viewer's connection.
+    #[allow(dead_code, reason = "not for benches/hot.rs")]
+    pub(crate) fn account(&mut self, viewer: usize) -> Arc<Account> {
+        let connection = self.clients[self.viewers[viewer]].id;
+        self.account_of(connection)
+            .expect("a viewer's connection is there")
+    }
+
+    /// What the shard says of the first client, who publishes.
+    #[allow(dead_code, reason = "not for benches/hot.rs")]
+    pub(crate) fn publishers_account(&mut self) -> Arc<Account> {
+        self.account_of(self.clients[0].id)
+            .expect("the publisher's connection is there")
+    }
+
+    #[allow(dead_code, reason = "not for benches/hot.rs")]
+    pub(crate) fn account_of(&mut self, connection: ConnectionId) -> Option<Arc<Account>> {
+        self.command(Command::Explain { connection });
+        match self.events.pop() {
+            Some(Event::Account {
+                connection: of,
+                account,
+            }) if of == connection => account,
+            other => panic!("no account, but {other:?}"),
+        }
     }
 
     pub(crate) fn answers_name_track(&self) -> bool {

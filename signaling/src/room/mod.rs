@@ -1582,7 +1582,7 @@ impl Room {
                 encoding,
                 quality,
             } => self.layers_wanted(track, encoding, quality),
-            Event::ChannelOpen { .. } => {}
+            Event::ChannelOpen { .. } | Event::Account { .. } => {}
             Event::Data {
                 connection,
                 channel,
