@@ -142,6 +142,7 @@ pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
     Router::new()
         .merge(signaling::session::router(hub.clone()))
         .merge(signaling::twirp::router(hub.clone()))
+        .merge(signaling::diagnostics::router(hub.clone()))
         .merge(signaling::whip::router(hub.clone()))
         .merge(door::router(door))
         .merge(health(hub))

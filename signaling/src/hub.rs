@@ -19,6 +19,7 @@ use rand::Rng;
 use sfu::{Command, ConnectionId, Event, TrackId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::diagnostics::Questions;
 use crate::ice::IceServer;
 use crate::log_limit::LogLimit;
 use crate::room::{Effect, Moment, Newcomer, Node, Refusal, Room, RoomSettings, SessionId};
@@ -351,6 +352,7 @@ pub struct Hub {
     /// By shard.
     overloads: Vec<Overload>,
     places: Arc<Places>,
+    pub(crate) questions: Questions,
     pub(crate) joins: AtomicU64,
     pub(crate) resumes: AtomicU64,
     overloaded: AtomicU64,
@@ -385,6 +387,7 @@ impl Hub {
             next_room: AtomicU32::new(1),
             next_session: AtomicU64::new(1),
             is_draining: AtomicBool::new(false),
+            questions: Questions::new(),
             joins: AtomicU64::new(0),
             resumes: AtomicU64::new(0),
             overloaded: AtomicU64::new(0),
@@ -461,6 +464,13 @@ impl Hub {
                 self.audio_levels(shard, levels);
                 return;
             }
+            Event::Account {
+                connection,
+                account,
+            } => {
+                self.questions.answer(*connection, account.as_ref());
+                return;
+            }
             Event::Answer {
                 connection: ConnectionId(id),
                 ..
@@ -512,10 +522,6 @@ impl Hub {
                 ..
             }
             | Event::Line {
-                connection: ConnectionId(id),
-                ..
-            }
-            | Event::Account {
                 connection: ConnectionId(id),
                 ..
             }

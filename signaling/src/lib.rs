@@ -2,8 +2,8 @@
 //!
 //! [`token`] says who may do what, [`room`] is the state machine of one room, [`hub`] holds the
 //! rooms and is the only place that turns what happens into messages and media commands,
-//! [`session`] is the WebSocket of one client, [`whip`] the HTTP of encoders and players, and
-//! [`twirp`] the server API.
+//! [`session`] is the WebSocket of one client, [`whip`] the HTTP of encoders and players,
+//! [`twirp`] the server API, and [`diagnostics`] says what a participant is sent and why.
 //!
 //! Invariants:
 //! - `room` does no IO, reads no clock and starts no task: it is told a [`room::Moment`] and
@@ -12,6 +12,7 @@
 //! - Everything kept per client is bounded by a named constant.
 
 mod budget;
+pub mod diagnostics;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod hub;

@@ -14,6 +14,7 @@
 
 mod backup;
 mod data;
+mod diagnostics;
 pub mod line;
 mod offer;
 mod publish;
@@ -42,6 +43,7 @@ use crate::log_limit::LogLimit;
 
 pub use backup::REGRESSION_BELOW;
 pub use data::DATA_BOUND;
+pub(crate) use diagnostics::Diagnostics;
 use line::{End, Line};
 pub(crate) use offer::check_formats;
 #[cfg(any(test, fuzzing))]
@@ -1582,6 +1584,7 @@ impl Room {
                 encoding,
                 quality,
             } => self.layers_wanted(track, encoding, quality),
+            // What was asked for is the hub's to tell.
             Event::ChannelOpen { .. } | Event::Account { .. } => {}
             Event::Data {
                 connection,
