@@ -223,6 +223,35 @@ fn a_thin_line_and_the_step_that_it_leaves_can_be_read_in_the_account() {
     assert!(camera.layers.iter().all(|one| one.temporal_layers == 3));
 }
 
+/// Why a viewer's picture was no better, in turn, over a while.
+fn reasons(world: &mut World, viewer: usize, time: Duration) -> Vec<Reason> {
+    let step = SECOND / 8;
+    let mut reasons = Vec::new();
+    for _ in 0..time.as_millis() / step.as_millis() {
+        world.run(step);
+        reasons.push(world.account(viewer).pictures[0].reason);
+    }
+    reasons.dedup();
+    reasons
+}
+
+#[test]
+fn why_a_picture_is_no_better_is_told_as_it_changes() {
+    let shape = Shape {
+        size: 1100,
+        ..Shape::new(Codec::Vp9, 3, 3)
+    };
+    let mut world = meeting(6, shape, &["f"], 0);
+    let viewer = world.add_subscriber(Selection::of(Quality::High));
+    assert_eq!(
+        reasons(&mut world, viewer, 5 * SECOND),
+        [Reason::Unmeasured, Reason::Keyframe, Reason::All]
+    );
+    world.narrow(viewer, 0.45e6);
+    let told = reasons(&mut world, viewer, 10 * SECOND);
+    assert_eq!(told.last(), Some(&Reason::Line), "{told:?}");
+}
+
 #[test]
 fn a_thin_line_carries_fewer_layers_and_no_pause() {
     for codec in [Codec::Vp9, Codec::Av1] {

@@ -273,11 +273,16 @@ fn layers(track: &Track, now: Instant) -> Vec<Layer> {
 mod tests {
     use std::time::Duration;
 
+    use str0m::RtcConfig;
+    use str0m::change::SdpOffer;
+
     use super::*;
+    use crate::account::LineState;
     use crate::command::Quality::{High, Low, Medium};
-    use crate::command::{Codec, Publication, Role, Selection};
+    use crate::command::{Codec, Command, Event, Publication, Role, Selection};
     use crate::layer::Standing;
     use crate::rewrite::Rewrite;
+    use crate::shard::ShardConfig;
     use crate::subscription::Mapped;
 
     const ID: ConnectionId = ConnectionId(2);
@@ -474,6 +479,66 @@ mod tests {
             one.current = Some(given as usize);
             let expected = (Some(given), Some(given), reason);
             assert_eq!(said(&track, now), expected, "{by_processor:?} {by_line:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_step_down_it_is_the_pause_that_holds_a_picture_back() {
+        let mut now = Instant::now();
+        let config = ShardConfig {
+            candidates: vec!["10.0.0.1:7882".parse().unwrap()],
+        };
+        let mut shard = Shard::new(config, now);
+        let mut track = camera(now);
+        track.remove(ID);
+        shard.tracks.insert(track.id, track);
+        let connection = ID;
+        shard.command(
+            now,
+            Command::Open {
+                connection,
+                role: Role::Subscribe,
+            },
+        );
+        shard.command(
+            now,
+            Command::Subscribe {
+                connection,
+                track: TrackId(1),
+                stream_name: "PA|camera".into(),
+                track_name: "TR".into(),
+                selection: Selection::of(High),
+            },
+        );
+        // With the answer to the first offer the second one is due, which has a place for it.
+        let Some(Event::Offer { sdp, .. }) = shard.poll_event() else {
+            panic!("no offer");
+        };
+        let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
+        let mut client = RtcConfig::new().build(now);
+        let answer = client.sdp_api().accept_offer(offer).unwrap();
+        let sdp = answer.to_sdp_string();
+        shard.command(now, Command::Answer { connection, sdp });
+        let track = shard.tracks.get_mut(&TrackId(1)).unwrap();
+        let one = track.subscription(ID).unwrap();
+        one.mid = Some("0".into());
+        (one.current, one.target) = (Some(0), Some(0));
+        // The line carries the middle layer, and did not a moment ago.
+        let peer = shard.peers.get_mut(&ID).unwrap();
+        peer.outlet.estimate.lost(now, 0.2);
+        peer.lowered = Some(now);
+        for (passed, given, reason) in [
+            (Duration::ZERO, Low, Reason::Hold),
+            (Duration::from_millis(2100), Medium, Reason::Line),
+        ] {
+            now += passed;
+            shard.share_line(ID, now);
+            let account = shard.explain(ID, now).unwrap();
+            assert_eq!(account.line.state, LineState::Limited);
+            let picture = &account.pictures[0];
+            let of = |step: Option<Step>| step.map(|step| step.quality);
+            let found = (of(picture.given), of(picture.sent), picture.reason);
+            assert_eq!(found, (Some(given), Some(Low), reason), "{account:?}");
         }
     }
 
