@@ -149,13 +149,15 @@ pub struct Sound {
     pub track: TrackId,
     /// Whether it is sent as RED (RFC 2198).
     pub is_red: bool,
+    /// How many earlier packets go along with each, as the line loses so much.
+    pub redundancy: usize,
     /// What it costs, as it comes from the publisher; `None` before it was measured.
     pub bits: Option<u64>,
     /// Why it isn't sent; [`Reason::All`] when it is.
     pub reason: Reason,
 }
 
-/// A track that the client publishes.
+/// A track that the client publishes, in one codec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// The track.

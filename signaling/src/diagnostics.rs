@@ -222,6 +222,7 @@ mod tests {
         let sound = |track: &TrackId| Sound {
             track: *track,
             is_red: true,
+            redundancy: 2,
             bits: Some(40_000),
             reason: Reason::All,
         };

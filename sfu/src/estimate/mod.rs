@@ -332,11 +332,6 @@ impl Estimate {
         self.losses.share
     }
 
-    /// The share of packets that the line loses whatever is sent.
-    pub(crate) fn own_loss(&self) -> f64 {
-        self.losses.own
-    }
-
     /// A datagram of so many bytes was sent, under a transport-wide number where the receiver takes
     /// them.
     pub(crate) fn sent(&mut self, now: Instant, sequence: Option<u16>, bytes: usize) {

@@ -8,7 +8,7 @@ use super::budget::{for_pictures, rank};
 use crate::account::{
     Account, Layer, Line, Picture, Processor, Published, Reason, Sound, Step, TRACKS_BOUND,
 };
-use crate::command::{ConnectionId, Quality, TrackId, TrackKind};
+use crate::command::{ConnectionId, Encoding, Quality, TrackId, TrackKind};
 use crate::estimate::Budget;
 use crate::ladder;
 use crate::layer::Indices;
@@ -46,21 +46,29 @@ impl Shard {
             sounds,
             left_out: subscribed.len().saturating_sub(TRACKS_BOUND),
             published: published
-                .filter_map(|track| self.published(*track, now))
+                .flat_map(|track| self.published(*track, now))
                 .collect(),
         })
     }
 
-    fn published(&self, id: TrackId, now: Instant) -> Option<Published> {
-        let track = self.tracks.get(&id)?;
-        Some(Published {
+    /// A track in each of its encodings.
+    fn published(&self, id: TrackId, now: Instant) -> Vec<Published> {
+        let Some(track) = self.tracks.get(&id) else {
+            return Vec::new();
+        };
+        let is_there = |encoding: &Encoding| {
+            *encoding == Encoding::Primary || track.encodings[*encoding].mid.is_some()
+        };
+        let told = |encoding: Encoding| Published {
             track: id,
-            codec: track.codec,
+            codec: track.encodings[encoding].codec,
             is_muted: track.is_muted,
-            layers: layers(track, now),
-            wanted: track.told_wanted.flatten(),
+            layers: layers(track, encoding, now),
+            wanted: track.encodings[encoding].told_wanted.flatten(),
             subscribers: track.subscriptions.len(),
-        })
+        };
+        let all = Encoding::ALL.into_iter();
+        all.filter(is_there).map(told).collect()
     }
 }
 
@@ -96,6 +104,7 @@ fn sound(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Sound 
     Sound {
         track: track.id,
         is_red: sent_as.is_some_and(|sent_as| peer.is_red(sent_as)),
+        redundancy: peer.redundancy.depth(),
         bits: track
             .layers
             .first()
@@ -106,7 +115,12 @@ fn sound(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Sound 
 
 fn picture(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Picture {
     let wanted = one.selection;
-    let steps = ladder::steps(&track.layers, wanted.quality, wanted.frame_rate);
+    let steps = ladder::steps(
+        &track.layers,
+        one.encoding,
+        wanted.quality,
+        wanted.frame_rate,
+    );
     let withheld = withheld(track, one, now);
     let sent = match withheld {
         Some(_) => None,
@@ -163,8 +177,9 @@ fn withheld(track: &Track, one: &Subscription, now: Instant) -> Option<Reason> {
 fn sent(layers: &[LayerState], at: usize, filter: Indices, now: Instant) -> Option<ladder::Step> {
     let layer = layers.get(at).filter(|layer| layer.is_live(now))?;
     let limit = filter.min(layer.meter.live(now, LAYER_SILENCE));
-    let quality = match layers {
-        [_] => ladder::quality_of(limit.spatial, layer.meter.top().spatial),
+    let alike = layers.iter().filter(|one| one.encoding == layer.encoding);
+    let quality = match alike.count() {
+        1 => ladder::quality_of(limit.spatial, layer.meter.top().spatial),
         _ => layer.quality,
     };
     Some(ladder::Step {
@@ -223,21 +238,26 @@ fn limited_by(
     }
 }
 
-/// A track's layers as they come, and how many are to be sent each. With simulcast a stream is one
+/// An encoding's layers as they come, and how many are to be sent each. With simulcast a stream is one
 /// layer, whatever is in it.
-fn layers(track: &Track, now: Instant) -> Vec<Layer> {
-    let all: Vec<(usize, Option<u8>, Quality)> = match &track.layers[..] {
-        [one] => {
+fn layers(track: &Track, encoding: Encoding, now: Instant) -> Vec<Layer> {
+    let of_encoding: Vec<(usize, &LayerState)> = track
+        .layers
+        .iter()
+        .enumerate()
+        .filter(|(_, layer)| layer.encoding == encoding)
+        .collect();
+    let all: Vec<(usize, Option<u8>, Quality)> = match &of_encoding[..] {
+        [(at, one)] => {
             let top = one.meter.top().spatial;
             let spatial = 0..=top;
             spatial
-                .map(|at| (0, Some(at), ladder::quality_of(at, top)))
+                .map(|spatial| (*at, Some(spatial), ladder::quality_of(spatial, top)))
                 .collect()
         }
         all => all
             .iter()
-            .enumerate()
-            .map(|(at, layer)| (at, None, layer.quality))
+            .map(|(at, layer)| (*at, None, layer.quality))
             .collect(),
     };
     let told = |(at, spatial, quality): (usize, Option<u8>, Quality)| {
@@ -297,6 +317,7 @@ mod tests {
             layers: Vec::new(),
             is_red_allowed: false,
             is_screen: false,
+            backup: None,
         };
         let mut track = Track::new(TrackId(1), ConnectionId(1), publication);
         for (quality, size) in [(Low, 200), (Medium, 600), (High, 2000)] {
@@ -324,7 +345,7 @@ mod tests {
     /// The quality that is given, the one that is sent, and why.
     fn said(track: &Track, now: Instant) -> (Option<Quality>, Option<Quality>, Reason) {
         let one = track.of(ID).unwrap();
-        let steps = ladder::steps(&track.layers, one.selection.quality, 0);
+        let steps = ladder::steps(&track.layers, Encoding::Primary, one.selection.quality, 0);
         let peer = Peer::new(ID, Role::Subscribe, &[], None, now);
         let picture = picture(&peer, track, one, now);
         assert_eq!(picture.steps.len(), steps.len());
@@ -363,6 +384,7 @@ mod tests {
                         source: 96.into(),
                         target: None,
                         unwrap_red: false,
+                        red: None,
                     });
                 },
                 Some(High),
@@ -548,7 +570,7 @@ mod tests {
         let mut track = camera(now);
         track.layers[2].last_packet = None;
         track.subscription(ID).unwrap().target = Some(1);
-        let told = layers(&track, now);
+        let told = layers(&track, Encoding::Primary, now);
         let found: Vec<_> = told
             .iter()
             .map(|layer| (layer.quality, layer.is_received, layer.subscribers))

@@ -100,6 +100,7 @@ struct Sound {
     named: Named,
     sent: bool,
     red: bool,
+    redundancy: usize,
     bitrate: Option<u64>,
     reason: &'static str,
 }
@@ -274,6 +275,7 @@ impl Room {
                 named: self.named(sound.track)?,
                 sent: sound.reason == Reason::All,
                 red: sound.is_red,
+                redundancy: sound.redundancy,
                 bitrate: sound.bits,
                 reason: reason(sound.reason),
             })
