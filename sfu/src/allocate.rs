@@ -5,6 +5,8 @@
 //! all that it may have before the next. Where not even all lowest steps fit, the less important
 //! pictures get none.
 
+use crate::part::Part;
+
 /// How important a picture is; the most important one comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -41,10 +43,18 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
+    /// What must be free for the best step to be given.
+    pub(crate) fn needed(&self) -> u64 {
+        self.steps
+            .len()
+            .checked_sub(1)
+            .map_or(0, |last| self.price(last))
+    }
+
     /// What a step is taken to cost: one that is not sent yet must leave some room.
     fn price(&self, step: usize) -> u64 {
         let bits = self.steps[step];
-        if self.current.is_some_and(|current| step <= current) {
+        if self.current.is_some_and(|current| step <= current) || !Part::Room.is_there() {
             bits
         } else {
             bits + bits * ROOM_PERCENT / 100
@@ -59,7 +69,12 @@ pub(crate) fn allocate(budget: u64, wishes: &[Wish]) -> Vec<Option<usize>> {
         .collect();
     order.sort_by_key(|at| {
         let wish = &wishes[*at];
-        (wish.rank, std::cmp::Reverse(wish.area), *at)
+        let rank = if Part::Ranks.is_there() {
+            wish.rank
+        } else {
+            Rank::Other
+        };
+        (rank, std::cmp::Reverse(wish.area), *at)
     });
     let mut left = budget;
     let mut given = vec![None; wishes.len()];
@@ -72,7 +87,7 @@ pub(crate) fn allocate(budget: u64, wishes: &[Wish]) -> Vec<Option<usize>> {
         } else {
             wish.price(0)
         };
-        let is_kept = is_first && wish.current.is_some();
+        let is_kept = is_first && wish.current.is_some() && Part::LastPicture.is_there();
         if price <= left || (is_kept && price * LAST_PERCENT / 100 <= left) {
             left = left.saturating_sub(price);
             given[at] = Some(0);
@@ -81,7 +96,7 @@ pub(crate) fn allocate(budget: u64, wishes: &[Wish]) -> Vec<Option<usize>> {
             break;
         }
     }
-    for is_smooth in [false, true] {
+    for is_smooth in [!Part::SmoothFirst.is_there(), true] {
         for at in order.iter().copied() {
             let wish = &wishes[at];
             let last = wish.steps.len() - 1;

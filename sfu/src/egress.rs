@@ -167,6 +167,8 @@ struct Stream {
     reported_packets: u32,
     /// The middle of the NTP time of the last reports, and when they were sent.
     reports: VecDeque<(u32, Instant)>,
+    /// The highest number that the receiver told, with its cycles.
+    told: Option<u32>,
 }
 
 impl Stream {
@@ -187,6 +189,7 @@ impl Stream {
             reported: None,
             reported_packets: 0,
             reports: VecDeque::new(),
+            told: None,
         }
     }
 }
@@ -686,15 +689,17 @@ impl Outlet {
             .map(|stream| stream.mid)
     }
 
-    /// Learns the round trip from a receiver's echo of a report; whether the SSRC is ours.
-    pub(crate) fn received(&mut self, now: Instant, reception: &rtcp::Reception) -> bool {
-        let Some(stream) = self
+    /// Learns the round trip from a receiver's echo of a report; how many packets it speaks of, where
+    /// the SSRC is ours.
+    pub(crate) fn received(&mut self, now: Instant, reception: &rtcp::Reception) -> Option<u32> {
+        let stream = self
             .streams
-            .iter()
-            .find(|stream| stream.ssrc == reception.ssrc)
-        else {
-            return false;
-        };
+            .iter_mut()
+            .find(|stream| stream.ssrc == reception.ssrc)?;
+        let before = stream.told.replace(reception.highest);
+        let count = before.map_or(stream.packets, |before| {
+            reception.highest.wrapping_sub(before)
+        });
         let sent = stream
             .reports
             .iter()
@@ -704,7 +709,8 @@ impl Outlet {
             let round_trip = now.saturating_duration_since(*sent).saturating_sub(waited);
             self.round_trip = Some(round_trip);
         }
-        true
+        // A receiver that speaks of more than was ever sent is not believed.
+        Some(count.min(stream.packets))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Encoding, Quality};
 use crate::layer::{Indices, SPATIAL_LAYERS, Standing, TEMPORAL_LAYERS};
+use crate::part::Part;
 use crate::track::LayerState;
 
 /// What a packet adds on the line to its payload, in bytes: headers of IP, UDP and RTP, extensions,
@@ -33,6 +34,10 @@ const WORTH_PERCENT: u64 = 90;
 /// A frame rate so much below the one asked for, in percent, is as good; encoders are not exact.
 const RATE_PERCENT: f64 = 90.0;
 
+/// A count of pictures that moves by less, in percent, has not moved: what lies near to what somebody
+/// wants would be now enough and now not.
+const UNREST_PERCENT: f64 = 15.0;
+
 /// What one layer of a stream adds to those below it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
@@ -41,8 +46,9 @@ struct Cell {
     pictures: u64,
     /// Bits per second.
     rate: Option<f64>,
-    /// Pictures per second.
+    /// Pictures per second, and what they are taken to be.
     pictures_rate: Option<f64>,
+    steady_pictures: f64,
     last: Option<Instant>,
 }
 
@@ -135,7 +141,12 @@ impl Meter {
                     let pictures = cell.pictures as f64 / seconds;
                     let before = cell.pictures_rate.unwrap_or(pictures);
                     let step = (pictures - before) / f64::from(self.readings);
-                    cell.pictures_rate = Some(before + step);
+                    let rate = before + step;
+                    cell.pictures_rate = Some(rate);
+                    let moved = (rate - cell.steady_pictures).abs();
+                    if moved * 100.0 > cell.steady_pictures * UNREST_PERCENT {
+                        cell.steady_pictures = rate;
+                    }
                 }
             }
         }
@@ -175,7 +186,7 @@ impl Meter {
         let wanted = f64::from(frame_rate) * RATE_PERCENT / 100.0;
         let mut sum = 0.0;
         for (temporal, cell) in self.cells[0].iter().enumerate() {
-            sum += cell.pictures_rate.unwrap_or(0.0);
+            sum += cell.steady_pictures;
             if sum >= wanted && temporal < usize::from(self.top.temporal) {
                 return temporal as u8;
             }
@@ -283,7 +294,11 @@ pub(crate) fn steps(
         dearest = rate.unwrap_or(guess).max(dearest);
         step.bits = dearest;
     }
-    let Some(mut above) = steps.first().copied() else {
+    let Some(mut above) = steps
+        .first()
+        .copied()
+        .filter(|_| Part::FrameRates.is_there())
+    else {
         return steps;
     };
     let meter = &layers[above.layer].meter;
@@ -437,5 +452,32 @@ mod tests {
         let mut fewer = stream(High, &[SIZE, SIZE, SIZE], 2);
         fewer.meter.set_top_spatial(0);
         assert_eq!(rungs(&[fewer], High, 0).last(), Some(&(High, 0, 2, 32)));
+    }
+
+    #[test]
+    fn a_frame_rate_near_to_what_is_wanted_is_not_now_enough_and_now_not() {
+        let mut meter = Meter::default();
+        let mut now = Instant::now();
+        meter.read(now);
+        let mut told = Vec::new();
+        // Thirty pictures a second, a quarter of them in the lowest layer: in some readings one of
+        // those, in others two or three.
+        for at in 0..1200_u32 {
+            let picture = at / 30 % 3 + at;
+            let standing = Standing {
+                indices: Indices::new(0, [0, 2, 1, 2][picture as usize % 4]),
+                begins_picture: true,
+                ..Standing::default()
+            };
+            now += Duration::from_micros(33_333);
+            meter.add(&standing, 500, now);
+            if at % 8 == 7 {
+                meter.read(now);
+                told.push(meter.covering(8));
+            }
+        }
+        told.drain(..COUNTED as usize);
+        told.dedup();
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 }

@@ -6,12 +6,17 @@
 //! then on needs nothing that it did not get: in time where the stream says so, in space at a
 //! keyframe. No picture falls apart over a change.
 
+use std::collections::VecDeque;
+
 use crate::layer::{Indices, Standing};
 use crate::track::Packet;
 
 /// After so many pictures without a way up in time a keyframe is asked for. Encoders that offer ways
 /// do it several times a second.
 const PATIENCE: u16 = 90;
+
+/// Changes that are remembered for what is sent again; more than fit between a packet and its repair.
+const REMEMBERED: usize = 8;
 
 /// What a subscriber gets of a stream's layers.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub(crate) struct LayerFilter {
     /// The source's number from which on it does, and what held before.
     since: u64,
     before: Indices,
+    /// The last such numbers, and up to where everything went on from each on; the newest last.
+    past: VecDeque<(u64, Indices)>,
     /// Up to where it shall get everything.
     target: Indices,
     /// The newest packet of the source.
@@ -37,6 +44,7 @@ impl LayerFilter {
             current: Indices::ALL,
             since: 0,
             before: Indices::ALL,
+            past: VecDeque::new(),
             target: Indices::ALL,
             newest: 0,
             waited: 0,
@@ -66,7 +74,15 @@ impl LayerFilter {
         self.since = first.sequence;
         self.newest = first.sequence;
         self.waited = 0;
+        self.remember();
         self.settle();
+    }
+
+    fn remember(&mut self) {
+        if self.past.len() == REMEMBERED {
+            self.past.pop_front();
+        }
+        self.past.push_back((self.since, self.current));
     }
 
     fn settle(&mut self) {
@@ -109,6 +125,23 @@ impl LayerFilter {
         packet.marker || (!self.is_open && ends_frame && is_uppermost())
     }
 
+    /// Whether a packet that is sent again ended its picture when it was sent first.
+    pub(crate) fn ended_picture(&self, packet: &Packet) -> bool {
+        let Standing {
+            indices,
+            ends_frame,
+            ..
+        } = packet.standing;
+        packet.marker || (ends_frame && indices.spatial == self.held(packet.sequence).spatial)
+    }
+
+    /// What held when a packet was sent first.
+    pub(crate) fn held(&self, sequence: u64) -> Indices {
+        let mut past = self.past.iter().rev();
+        past.find(|(since, _)| *since <= sequence)
+            .map_or(self.before, |(_, limit)| *limit)
+    }
+
     /// What held when a packet was new.
     fn at(&self, sequence: u64) -> Indices {
         if sequence >= self.since {
@@ -138,6 +171,7 @@ impl LayerFilter {
             self.before = self.current;
             self.since = packet.sequence;
             self.current = next;
+            self.remember();
             self.settle();
         }
         if next.temporal >= self.target.temporal {
@@ -254,6 +288,32 @@ mod tests {
                 "{current:?} to {target:?} at {indices:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_sent_again_ends_its_picture_as_it_did_before_all_changes() {
+        let mut filter = filter(limit(0, 0), limit(2, 0));
+        let lowest = packet(11, (0, 0), BEGINS | ENDS, None);
+        assert!(filter.admits(&lowest) && filter.ends_picture(&lowest));
+        filter.admits(&packet(20, (0, 0), BEGINS | KEY, None));
+        filter.aim(limit(1, 0));
+        filter.admits(&packet(30, (0, 0), BEGINS, None));
+        for (sequence, indices, is_end) in [
+            (11, (0, 0), true),
+            (21, (0, 0), false),
+            (21, (2, 0), true),
+            (31, (1, 0), true),
+        ] {
+            let again = packet(sequence, indices, ENDS, None);
+            assert_eq!(
+                filter.ended_picture(&again),
+                is_end,
+                "{sequence} {indices:?}"
+            );
+        }
+        filter.aim(Indices::ALL);
+        filter.begin(&packet(40, (0, 0), BEGINS | KEY, None));
+        assert!(filter.ended_picture(&lowest));
     }
 
     #[test]

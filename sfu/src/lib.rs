@@ -13,6 +13,10 @@
 //!   decodes.
 //! - Everything kept per connection is bounded by a named constant.
 
+// Tests' streams are made by code that stands outside.
+#[cfg(test)]
+extern crate self as sfu;
+
 pub mod account;
 mod allocate;
 mod command;
@@ -27,6 +31,9 @@ mod header;
 mod ladder;
 mod layer;
 mod layer_filter;
+#[cfg(test)]
+mod line;
+mod part;
 mod payload;
 mod peer;
 mod redundancy;

@@ -26,6 +26,7 @@ use crate::redundancy::Redundancy;
 use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
+use crate::shard::report::Losses;
 use crate::subscription::Mapped;
 
 /// How often a connection's line is reported.
@@ -162,7 +163,8 @@ pub(crate) struct Peer {
     pub(crate) addresses_seen: u32,
     pub(crate) sources_seen: u32,
     pub(crate) channels_seen: u32,
-    pub(crate) line: LineReport,
+    /// What it told to be lost since the last report of its line.
+    pub(crate) losses: Losses,
     total_bytes: (u64, u64),
     /// The client takes header extensions in their longer form (RFC 8285 §6).
     takes_two_byte: bool,
@@ -241,7 +243,7 @@ impl Peer {
             addresses_seen: 0,
             sources_seen: 0,
             channels_seen: 0,
-            line: LineReport::default(),
+            losses: Losses::default(),
             total_bytes: (0, 0),
             takes_two_byte: false,
             outlet: Outlet::new(now),
@@ -982,9 +984,12 @@ impl Peer {
 
     /// Completes the line report from the engine's statistics and hands it out.
     pub(crate) fn report_line(&mut self, stats: &str0m::stats::PeerStats) -> LineReport {
-        let mut report = std::mem::take(&mut self.line);
-        report.loss_up = stats.ingress_loss_fraction;
-        report.loss_down = report.loss_down.or(stats.egress_loss_fraction);
+        let mut report = LineReport {
+            loss_up: stats.ingress_loss_fraction,
+            ..LineReport::default()
+        };
+        let losses = std::mem::take(&mut self.losses);
+        report.loss_down = losses.share().or(stats.egress_loss_fraction);
         report.round_trip = self.outlet.round_trip().or(stats.rtt);
         report.bytes_up = stats.peer_bytes_rx.saturating_sub(self.total_bytes.0);
         let bytes_down = stats.peer_bytes_tx + self.outlet.sent_bytes();
@@ -1089,6 +1094,12 @@ impl ExtensionSerializer for DependencyDescriptor {
             .get::<DependencyBytes>()
             .is_some_and(|bytes| bytes.0.len() > 16)
     }
+}
+
+/// Puts a dependency descriptor among a packet's extension values, as one that came.
+#[cfg(test)]
+pub(crate) fn describe(values: &mut ExtensionValues, descriptor: Vec<u8>) {
+    values.user_values.set(DependencyBytes(descriptor));
 }
 
 /// The dependency descriptor of a received packet.

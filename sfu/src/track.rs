@@ -190,6 +190,12 @@ impl LayerState {
         !waits
     }
 
+    /// When a keyframe was last asked for.
+    #[cfg(test)]
+    pub(crate) fn keyframe_asked(&self) -> Option<Instant> {
+        self.keyframe_asked
+    }
+
     /// Where `packet` lies on the publisher's wall clock, by its last sender report.
     pub(crate) fn wall_clock(&self, timestamp: u32, clock_rate: u32) -> Option<f64> {
         let (ntp, rtp, _) = self.report?;

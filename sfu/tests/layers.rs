@@ -6,6 +6,8 @@ mod world;
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use sfu::account::{LineState, Reason};
 use sfu::{Codec, Event, Quality, Selection};
 use world::svc::{Decoded, Shape};
@@ -293,5 +295,33 @@ fn a_thin_line_carries_fewer_layers_and_no_pause() {
             (2, 2),
             "another's line changes nothing"
         );
+    }
+}
+
+#[test]
+fn lines_that_change_leave_what_decodes() {
+    for (seed, shape) in (100..).zip(shapes()) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let layers: &[&str] = if shape.spatial > 1 || random.random_bool(0.5) {
+            &["f"]
+        } else {
+            &["q", "h", "f"]
+        };
+        let shape = Shape {
+            size: random.random_range(300..1150),
+            ..shape
+        };
+        let mut world = meeting(seed, shape, layers, 2);
+        for _ in 0..3 {
+            world.narrow(0, random.random_range(0.2e6..3e6));
+            world.run(5 * SECOND);
+        }
+        world.narrow(0, 20e6);
+        world.run(12 * SECOND);
+        for viewer in 0..2 {
+            let decoded = Decoded::read(shape, world.received(viewer));
+            assert_eq!(decoded.faults, Vec::<String>::new(), "{seed}: {shape:?}");
+            assert!(!decoded.is_stuck, "{seed}: {shape:?}, viewer {viewer}");
+        }
     }
 }

@@ -26,6 +26,7 @@ cargo xtask bench peers [..]     measure Terrace beside the floor, LiveKit and J
 cargo xtask bench curves [..]    measure what Terrace costs as rooms grow, for docs/performance.md
 cargo xtask bench overload [..]  measure what Terrace gives up when its processor is full, for docs/performance.md
 cargo xtask bench estimate       simulate what the estimate makes of lines, for docs/performance.md
+cargo xtask bench share          simulate what each part of sharing a line is worth, for docs/performance.md
 cargo xtask bench lines          measure what a viewer has of bad lines, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask notice               write NOTICE: what the program contains, under which licences
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
         ["bench", "crowd"] => crowd::crowd(),
         ["bench", "instructions"] => instructions::store(),
         ["bench", "estimate"] => lines::estimate(),
+        ["bench", "share"] => lines::share(),
         ["bench", "lines"] => lines::lines(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::lines::OPTIMIZED;
 use crate::run::{build_client, is_asked_to_end, npm_install, run, run_with};
 use crate::{fuzz, install, instructions, inventory};
 
@@ -58,6 +59,9 @@ const fn part(name: &'static str, minutes: u64, work: fn(Duration) -> Result<()>
 
 /// How many random cases each property is tried with in the long form; in the short one it is 256.
 const LONG_CASES: &str = "20000";
+
+/// How many meetings are simulated in the long form; in the short one a few.
+const LONG_SEEDS: &str = "5000";
 
 /// In the order in which they run: what fails soonest comes first.
 const PARTS: &[Part] = &[
@@ -117,6 +121,26 @@ const PARTS: &[Part] = &[
                 "cargo",
                 &["test", "--workspace"],
                 &[("PROPTEST_CASES", LONG_CASES)],
+            )
+        },
+    },
+    Part {
+        name: "simulation",
+        minutes: 60,
+        is_long: true,
+        work: |budget| {
+            let words = [
+                &["test", "-p", "sfu", "--lib"],
+                &OPTIMIZED[..],
+                &["shard::simulation"],
+            ]
+            .concat();
+            run_with(
+                ".",
+                budget,
+                "cargo",
+                &words,
+                &[("SIMULATION_SEEDS", LONG_SEEDS)],
             )
         },
     },

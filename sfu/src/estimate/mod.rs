@@ -17,9 +17,13 @@ use std::time::{Duration, Instant};
 use crate::account::LineState;
 #[cfg(any(test, fuzzing))]
 pub(crate) use arrivals::check as check_arrivals;
+#[cfg(test)]
+pub(crate) use arrivals::write as write_arrivals;
 use meter::Meter;
 use probe::Cluster;
 use trend::{Trend, Usage};
+
+use crate::part::Part;
 
 /// What IP and UDP add to a datagram, in bytes.
 pub(crate) const OVERHEAD: usize = 28;
@@ -72,6 +76,10 @@ const FEEDBACK_LASTS: Duration = Duration::from_secs(10);
 
 /// After a probe, the queue that it made is not taken for overuse for so long.
 const PROBE_SETTLES: Duration = Duration::from_millis(400);
+
+/// After a keyframe, the queue that it made is not taken for overuse for so long, unless it is one to be
+/// emptied: a picture that begins would be taken back by its own beginning.
+const KEYFRAME_SETTLES: Duration = Duration::from_millis(500);
 
 /// A clock that moves so far between two packets is another clock, in microseconds.
 const CLOCK_JUMP: i64 = 60_000_000;
@@ -212,6 +220,8 @@ pub(crate) struct Estimate {
     is_enough: bool,
     capacity: Capacity,
     decreased: Option<Instant>,
+    /// When a keyframe was last sent.
+    keyframe: Option<Instant>,
     grown: Option<Instant>,
     /// The receiver takes transport-wide numbers.
     is_told: bool,
@@ -245,6 +255,7 @@ impl Estimate {
             is_enough: false,
             capacity: Capacity::default(),
             decreased: None,
+            keyframe: None,
             grown: None,
             is_told: false,
             first_sent: None,
@@ -272,6 +283,11 @@ impl Estimate {
     pub(crate) fn budget(&self, now: Instant) -> Budget {
         if self.is_limited {
             let full = ((self.queue - QUEUE) / QUEUE_FULL).clamp(0.0, 1.0 - QUEUE_LEAVES);
+            let full = if Part::QueueEmptied.is_there() {
+                full
+            } else {
+                0.0
+            };
             return Budget::Bits((self.rate * (1.0 - full)) as u64);
         }
         let waits = |since: Instant, pause| now.saturating_duration_since(since) < pause;
@@ -330,6 +346,11 @@ impl Estimate {
     /// The share of packets that the line loses, lately.
     pub(crate) fn loss(&self) -> f64 {
         self.losses.share
+    }
+
+    /// A keyframe is sent, many times the size of other pictures at once.
+    pub(crate) fn keyframe(&mut self, now: Instant) {
+        self.keyframe = Some(now);
     }
 
     /// A datagram of so many bytes was sent, under a transport-wide number where the receiver takes
@@ -484,6 +505,9 @@ impl Estimate {
                 if self.queue < LEAST_QUEUE
                     || since(self.decreased).is_some_and(|since| since < pause)
                     || self.cluster.is_some()
+                    || (self.queue < QUEUE
+                        && Part::KeyframeSettles.is_there()
+                        && since(self.keyframe).is_some_and(|since| since < KEYFRAME_SETTLES))
                     || since(self.probes.judged).is_some_and(|since| since < PROBE_SETTLES)
                 {
                     return;
@@ -596,7 +620,7 @@ impl Estimate {
             self.rate.min(sent)
         };
         self.set(from * (1.0 - 0.5 * excess));
-        if self.losses.windows >= LOSS_OWN_AFTER {
+        if self.losses.windows >= LOSS_OWN_AFTER && Part::OwnLoss.is_there() {
             self.losses.own = of_them.min(LOSS_OWN_MOST);
             (self.losses.windows, self.losses.in_them) = (0, (0, 0));
             self.probes.begin_anew(now);
@@ -647,7 +671,7 @@ impl Estimate {
             self.is_enough |= self.probes.judged.is_some();
             return;
         }
-        if !is_calm {
+        if !is_calm || !Part::Probes.is_there() {
             return;
         }
         let has_feedback = self.feedback.is_some();
@@ -687,6 +711,21 @@ impl Estimate {
         let Some(feedback) = self.feedback else {
             return;
         };
+        if self.sent.rate() == Some(0.0)
+            && now.saturating_duration_since(feedback) >= INTERRUPTED_AFTER
+        {
+            // Nothing is on the way, and nobody tells of it: what was true of the line is over, and it
+            // may be probed.
+            self.queue = 0.0;
+            self.interrupted = None;
+            self.trend = Trend::default();
+            self.losses = Losses {
+                own: self.losses.own,
+                share: self.losses.own,
+                ..Losses::default()
+            };
+            return;
+        }
         let since = self.interrupted.unwrap_or(feedback);
         if self.unanswered >= 5 && now.saturating_duration_since(since) >= INTERRUPTED_AFTER {
             self.interrupted = Some(now);

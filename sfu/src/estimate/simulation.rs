@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use str0m::bwe::{Bitrate, BweKind};
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind};
@@ -13,6 +11,7 @@ use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use super::{Budget, Estimate, OVERHEAD, arrivals};
+use crate::line::{Line, Way};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const FRAME: u32 = 33;
@@ -21,96 +20,6 @@ const FEEDBACK: u32 = 100;
 const PAYLOAD: usize = 1100;
 /// What an encoder makes at most.
 const WANTED: f64 = 4e6;
-
-/// A line with a rate from each moment on, a queue of so much time, and what else it does.
-#[derive(Clone)]
-struct Line {
-    /// From so many seconds on, so many bits per second.
-    rates: Vec<(f64, f64)>,
-    queue_milliseconds: f64,
-    delay_milliseconds: f64,
-    loss: f64,
-    /// At most so many milliseconds more, evenly spread, without overtaking.
-    jitter: f64,
-    /// Another flow's bits per second between two moments in seconds, which yields to nobody.
-    other: Option<(f64, f64, f64)>,
-}
-
-impl Line {
-    fn steady(rate: f64) -> Line {
-        Line {
-            rates: vec![(0.0, rate)],
-            queue_milliseconds: 300.0,
-            delay_milliseconds: 25.0,
-            loss: 0.0,
-            jitter: 0.0,
-            other: None,
-        }
-    }
-
-    fn rate(&self, at: f64) -> f64 {
-        let rate = self.rates.iter().rev().find(|(from, _)| *from <= at);
-        let taken = self
-            .other
-            .filter(|(from, to, _)| (*from..*to).contains(&at));
-        rate.unwrap().1 - taken.map_or(0.0, |(_, _, rate)| rate)
-    }
-}
-
-/// A line in use.
-struct Way {
-    line: Line,
-    random: StdRng,
-    /// When what is queued has left, in seconds.
-    free: f64,
-    last: f64,
-    /// Waits of what was sent, in milliseconds, with when it was sent.
-    waits: Vec<(f64, f64)>,
-}
-
-impl Way {
-    fn new(line: Line) -> Way {
-        Way {
-            line,
-            random: StdRng::seed_from_u64(7),
-            free: 0.0,
-            last: 0.0,
-            waits: Vec::new(),
-        }
-    }
-
-    /// When a datagram of so many bytes arrives that is sent now; `None`: it is lost.
-    fn carry(&mut self, now: f64, bytes: usize) -> Option<f64> {
-        let wait = (self.free - now).max(0.0);
-        if wait * 1000.0 > self.line.queue_milliseconds {
-            return None;
-        }
-        self.waits.push((now, wait * 1000.0));
-        self.free = now + wait + (bytes + OVERHEAD) as f64 * 8.0 / self.line.rate(now);
-        if self.random.random_bool(self.line.loss) {
-            return None;
-        }
-        let jitter = self.line.jitter * self.random.random::<f64>();
-        let arrives = self.free + (self.line.delay_milliseconds + jitter) / 1000.0;
-        self.last = self.last.max(arrives);
-        Some(self.last)
-    }
-
-    fn waited(&self, from: f64) -> (f64, f64) {
-        let mut waits: Vec<f64> = self
-            .waits
-            .iter()
-            .filter(|one| one.0 >= from)
-            .map(|one| one.1)
-            .collect();
-        waits.sort_by(f64::total_cmp);
-        let mean = waits.iter().sum::<f64>() / waits.len().max(1) as f64;
-        (
-            mean,
-            waits.get(waits.len() * 95 / 100).copied().unwrap_or(0.0),
-        )
-    }
-}
 
 #[derive(Debug)]
 struct Outcome {
@@ -160,7 +69,7 @@ fn bits(estimate: &Estimate, now: Instant) -> f64 {
 fn ours(line: &Line, seconds: u32, from: f64) -> Outcome {
     let begin = Instant::now();
     let mut estimate = Estimate::new(begin);
-    let mut way = Way::new(line.clone());
+    let mut way = Way::new(line.clone(), 7);
     let mut sequence = 65_000_u16;
     let mut flights: VecDeque<(u16, f64)> = VecDeque::new();
     let mut came: Vec<(u16, i64)> = Vec::new();
@@ -315,7 +224,7 @@ fn theirs(line: &Line, seconds: u32, from: f64) -> Outcome {
     let mut pair = Pair {
         ends,
         deadlines: [begin; 2],
-        way: Way::new(line.clone()),
+        way: Way::new(line.clone(), 7),
         flights: Vec::new(),
         rate: 500_000.0,
         media: Vec::new(),

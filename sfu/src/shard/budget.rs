@@ -11,6 +11,7 @@ use crate::egress::Outlet;
 use crate::estimate::Budget;
 use crate::ladder::{self, Step};
 use crate::layer::Indices;
+use crate::part::Part;
 use crate::subscription::{Ceiling, Subscription};
 use crate::track::Track;
 
@@ -34,12 +35,12 @@ const FAR_OVER_PERCENT: u64 = 120;
 const SOUND: u64 = 40_000;
 
 /// A picture among those that a subscriber wants.
-struct Picture {
-    track: TrackId,
+pub(super) struct Picture {
+    pub(super) track: TrackId,
     /// Behind the wish's steps.
-    steps: Vec<Step>,
-    current: Option<usize>,
-    is_paused: bool,
+    pub(super) steps: Vec<Step>,
+    pub(super) current: Option<usize>,
+    pub(super) is_paused: bool,
     /// It would be given more, were it not so soon after a step down.
     is_held: bool,
 }
@@ -49,11 +50,11 @@ struct Picture {
 pub(super) struct Bill {
     pub(super) sound: u64,
     /// Of the best steps of all pictures.
-    needed: u64,
-    pictures: Vec<Picture>,
-    wishes: Vec<Wish>,
+    pub(super) needed: u64,
+    pub(super) pictures: Vec<Picture>,
+    pub(super) wishes: Vec<Wish>,
     /// The owner of the loudest voice.
-    loudest: Option<(u8, ConnectionId)>,
+    pub(super) loudest: Option<(u8, ConnectionId)>,
 }
 
 impl Shard {
@@ -76,6 +77,7 @@ impl Shard {
         };
         if let Budget::Bits(budget) = peer.outlet.estimate.budget(now)
             && budget < peer.spent
+            && Part::GiveWay.is_there()
         {
             for track in self.share_line(id, now) {
                 self.aim(track, now);
@@ -125,14 +127,15 @@ impl Shard {
                 wanted.frame_rate,
             );
             let current = current(&steps, one);
-            bill.needed += steps.last().map_or(0, |step| step.bits);
-            bill.wishes.push(Wish {
+            let wish = Wish {
                 rank: rank(track, peer.speaker, one.selection.is_pinned),
                 area: one.selection.area,
                 steps: steps.iter().map(|step| step.bits).collect(),
                 smooth: smooth(&steps),
                 current,
-            });
+            };
+            bill.needed += wish.needed();
+            bill.wishes.push(wish);
             bill.pictures.push(Picture {
                 track: track_id,
                 steps,
@@ -157,16 +160,18 @@ impl Shard {
         peer.heard_speaking(bill.loudest, SPEAKER_STAYS, now);
         peer.outlet.estimate.advance(now);
         let budget = peer.outlet.estimate.budget(now);
-        let lost = 1.0 + peer.outlet.repaired();
+        let repaired = repaired(&peer.outlet);
         let given = match budget {
             Budget::Unlimited => None,
+            Budget::Unknown if !Part::BeginLow.is_there() => None,
             Budget::Unknown => Some(bill.wishes.iter().map(|wish| Some(wish.smooth)).collect()),
             Budget::Bits(bits) => {
                 let left = for_pictures(bits, &peer.outlet, bill.sound);
                 let mut given = allocate(left, &bill.wishes);
                 let holds = peer
                     .lowered
-                    .is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+                    .is_some_and(|at| now.saturating_duration_since(at) < HOLD)
+                    && Part::Hold.is_there();
                 let pictures = given.iter_mut().zip(&mut bill.pictures);
                 for (given, picture) in pictures.filter(|_| holds) {
                     let fits = *given;
@@ -236,6 +241,7 @@ impl Shard {
                 && given < current
                 && picture.steps[given].layer != picture.steps[current].layer
                 && bits[current] * 100 > bits[given] * FAR_OVER_PERCENT
+                && Part::FarOver.is_there()
                 && matches!(budget, Budget::Bits(_))
             {
                 // Until the lower layer's keyframe the line would be overrun.
@@ -246,7 +252,7 @@ impl Shard {
             peer.lowered = Some(now);
         }
         if (is_short || budget == Budget::Unknown) && !bill.wishes.is_empty() {
-            let needed = ((bill.needed + bill.sound) as f64 * lost) as u64;
+            let needed = ((bill.needed + bill.sound) as f64 * repaired) as u64;
             peer.outlet.estimate.probe(now, needed);
             if peer.outlet.estimate.is_probing(now) && !self.probed.contains(&id) {
                 self.probed.push(id);
@@ -270,9 +276,22 @@ impl Shard {
     }
 }
 
+/// What is sent with repair, for each bit that is sent.
+fn repaired(outlet: &Outlet) -> f64 {
+    match Part::LossPaid.is_there() {
+        true => 1.0 + outlet.repaired(),
+        false => 1.0,
+    }
+}
+
 /// What so many bits per second leave for pictures.
 pub(super) fn for_pictures(bits: u64, outlet: &Outlet, sound: u64) -> u64 {
-    ((bits as f64 / (1.0 + outlet.repaired())) as u64).saturating_sub(sound)
+    let sound = if Part::SoundFirst.is_there() {
+        sound
+    } else {
+        0
+    };
+    ((bits as f64 / repaired(outlet)) as u64).saturating_sub(sound)
 }
 
 /// The rung that a subscriber is on: the uppermost of which it gets everything. One of another layer

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::rtp::RtpPacket;
+use str0m::rtp::RtpHeader;
 
 use super::Shard;
 use crate::command::{Codec, ConnectionId, Encoding, Event, TrackId, TrackKind};
@@ -120,12 +120,19 @@ impl Shard {
         }
     }
 
-    /// A media packet of a client.
-    pub(super) fn packet(&mut self, id: ConnectionId, packet: RtpPacket, now: Instant) {
+    /// A media packet of a client: its extended number, its header and what is in it.
+    pub(super) fn packet(
+        &mut self,
+        id: ConnectionId,
+        sequence: u64,
+        header: &RtpHeader,
+        payload: Arc<[u8]>,
+        now: Instant,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let ssrc = packet.header.ssrc;
+        let ssrc = header.ssrc;
         let known = peer
             .sources
             .iter()
@@ -156,7 +163,7 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(&track_id) else {
             return;
         };
-        let Some((params, is_red)) = peer.received_as(packet.header.payload_type) else {
+        let Some((params, is_red)) = peer.received_as(header.payload_type) else {
             return;
         };
         let Some(codec) = codec_of(&params) else {
@@ -178,12 +185,12 @@ impl Shard {
         let state = &mut track.layers[layer];
         let was_live = state.is_live(now);
         state.last_packet = Some(now);
-        let mut told = describe(codec, &packet.payload);
+        let mut told = describe(codec, &payload);
         // VP9's payload tells the same. VP8's does not beside a descriptor: browsers leave out there what
         // they say here.
         if codec != Codec::Vp9
-            && let Some(descriptor) = dependency_descriptor(&packet.header.ext_vals)
-            && let Some(of) = state.dependencies.read(*packet.seq_no, descriptor)
+            && let Some(descriptor) = dependency_descriptor(&header.ext_vals)
+            && let Some(of) = state.dependencies.read(sequence, descriptor)
         {
             told.standing = of.standing;
             told.top_spatial = of.top.map(|top| top.spatial);
@@ -192,30 +199,30 @@ impl Shard {
         if let Some(spatial) = told.top_spatial {
             state.meter.set_top_spatial(spatial);
         }
-        state.meter.add(&told.standing, packet.payload.len(), now);
+        state.meter.add(&told.standing, payload.len(), now);
         let is_other = state.meter.top() != top;
         if track.is_muted {
             return;
         }
-        if let Some(level) = packet.header.ext_vals.audio_level {
+        if let Some(level) = header.ext_vals.audio_level {
             track.loudness.0 += u32::from(level.unsigned_abs().min(127));
             track.loudness.1 += 1;
         }
-        if packet.payload.is_empty() {
+        if payload.is_empty() {
             // Padding that probes the line; it is for us alone.
-            track.skip(layer, *packet.seq_no);
+            track.skip(layer, sequence);
             return;
         }
         let received = Packet {
-            sequence: *packet.seq_no,
-            timestamp: packet.header.timestamp,
-            marker: packet.header.marker,
-            payload_type: packet.header.payload_type,
+            sequence,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            payload_type: header.payload_type,
             starts_keyframe: told.starts_keyframe,
             standing: told.standing,
             vp8: told.vp8,
-            extensions: passed_on(&packet.header.ext_vals),
-            payload: packet.payload,
+            extensions: passed_on(&header.ext_vals),
+            payload,
             arrived: now,
         };
         if !was_live || is_other {
@@ -276,9 +283,12 @@ impl Shard {
             if one.current != Some(layer) {
                 continue;
             }
-            let Some(peer) = self.peers.get(&one.connection) else {
+            let Some(peer) = self.peers.get_mut(&one.connection) else {
                 continue;
             };
+            if packet.starts_keyframe {
+                peer.outlet.estimate.keyframe(packet.arrived);
+            }
             let mapped = match one.mapped {
                 Some(mapped) if mapped.source == packet.payload_type => mapped,
                 _ => {

@@ -8,7 +8,9 @@ mod budget;
 mod explain;
 mod forward;
 mod negotiate;
-mod report;
+pub(crate) mod report;
+#[cfg(test)]
+mod simulation;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -552,7 +554,9 @@ impl Shard {
 
     fn engine_event(&mut self, id: ConnectionId, event: RtcEvent, now: Instant) {
         match event {
-            RtcEvent::RtpPacket(packet) => self.packet(id, packet, now),
+            RtcEvent::RtpPacket(packet) => {
+                self.packet(id, *packet.seq_no, &packet.header, packet.payload, now);
+            }
             RtcEvent::Connected => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.is_connected = true;

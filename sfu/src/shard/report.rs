@@ -16,6 +16,27 @@ pub(super) fn is_report(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, 192..=223, ..])
 }
 
+/// What receivers told to be lost of all streams together: a stream of few packets, of which one is
+/// lost, says little of the line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Losses {
+    packets: f32,
+    lost: f32,
+}
+
+impl Losses {
+    /// Of so many packets so many of 256 were lost.
+    fn add(&mut self, lost: u8, packets: u32) {
+        self.packets += packets as f32;
+        self.lost += packets as f32 * f32::from(lost) / 256.0;
+    }
+
+    /// `None`: nothing was told.
+    pub(crate) fn share(self) -> Option<f32> {
+        (self.packets > 0.0).then(|| self.lost / self.packets)
+    }
+}
+
 /// What a connection was sent of a track under a sequence number.
 fn find(
     tracks: &FxHashMap<TrackId, Track>,
@@ -31,10 +52,9 @@ fn find(
         .layers
         .get(deltas.source.layer)?;
     let packet = layer.recent.get(source)?.clone();
-    let is_current = deltas.source.track == track && one.current == Some(deltas.source.layer);
     Some(Sent {
-        marker: if is_current {
-            one.filter.ends_picture(&packet)
+        marker: if deltas.source.track == track {
+            one.filter.ended_picture(&packet)
         } else {
             packet.marker
         },
@@ -58,7 +78,7 @@ impl Shard {
         };
         let mut wanted: Vec<Mid> = Vec::new();
         let mut of_publisher = false;
-        let mut lost = None;
+        let mut heard = Losses::default();
         let (tracks, transmits) = (&self.tracks, &mut self.transmits);
         let is_behind = self.is_behind;
         // What does not fit ends the reading; what was read counts.
@@ -81,18 +101,16 @@ impl Shard {
                 }
             }
             Told::Reception(reception) => {
-                if peer.outlet.received(now, &reception) {
-                    let loss = f32::from(reception.lost) / 256.0;
-                    let worst = peer.line.loss_down.unwrap_or(0.0).max(loss);
-                    peer.line.loss_down = Some(worst);
-                    lost = Some(lost.unwrap_or(0.0_f32).max(loss));
+                if let Some(count) = peer.outlet.received(now, &reception) {
+                    heard.add(reception.lost, count);
+                    peer.losses.add(reception.lost, count);
                 }
             }
             Told::OfPublisher | Told::Goodbye { .. } => of_publisher = true,
             Told::Arrivals(body) => peer.outlet.estimate.arrivals(now, body),
             Told::Estimate(rate) => peer.outlet.estimate.receiver_estimate(now, rate),
         });
-        if let Some(share) = lost {
+        if let Some(share) = heard.share() {
             peer.outlet.estimate.lost(now, f64::from(share));
         }
         let is_for_engine = of_publisher && peer.is_publishing();
@@ -148,5 +166,20 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_weighed_by_packets() {
+        let mut losses = Losses::default();
+        assert_eq!(losses.share(), None);
+        // One packet of four, and none of a hundred and ninety-six.
+        losses.add(64, 4);
+        losses.add(0, 196);
+        assert_eq!(losses.share(), Some(1.0 / 200.0));
     }
 }

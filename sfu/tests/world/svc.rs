@@ -7,9 +7,8 @@
 use std::collections::HashSet;
 
 use sfu::Codec;
-use str0m::rtp::{ExtensionSerializer, ExtensionValues, RtpPacket};
+use str0m::rtp::{ExtensionSerializer, ExtensionValues, RtpHeader, RtpPacket};
 
-const PARTS: u8 = 2;
 const BODY: usize = 16;
 
 /// What an encoder makes.
@@ -22,6 +21,10 @@ pub(crate) struct Shape {
     pub(crate) is_key_only: bool,
     /// Bytes of a packet.
     pub(crate) size: usize,
+    /// Packets of a frame, by its spatial layer.
+    pub(crate) parts: [u8; 3],
+    /// So many times as many packets has a keyframe.
+    pub(crate) key: u8,
 }
 
 impl Shape {
@@ -32,6 +35,8 @@ impl Shape {
             temporal,
             is_key_only: true,
             size: 600,
+            parts: [2; 3],
+            key: 1,
         }
     }
 
@@ -92,11 +97,12 @@ pub(crate) fn picture(shape: Shape, name: &str, at: Position) -> Vec<Part> {
     let temporal = shape.temporal_of(at.since_key);
     let mut parts = Vec::new();
     for spatial in 0..shape.spatial {
-        for part in 0..PARTS {
-            let ends = part + 1 == PARTS;
+        let count = shape.parts[usize::from(spatial)] * if is_key { shape.key } else { 1 };
+        for part in 0..count {
+            let ends = part + 1 == count;
             let mut payload = match shape.codec {
                 Codec::Vp8 => vp8(shape, at, part),
-                Codec::Vp9 => vp9(shape, at, spatial, part),
+                Codec::Vp9 => vp9(shape, at, spatial, (part, ends)),
                 _ => vec![if is_key && spatial == 0 && part == 0 {
                     0x18
                 } else {
@@ -106,17 +112,11 @@ pub(crate) fn picture(shape: Shape, name: &str, at: Position) -> Vec<Part> {
             payload.resize(shape.size - BODY, 0x55);
             payload.extend(at.picture.to_be_bytes());
             payload.extend(at.since_key.to_be_bytes());
-            payload.extend([
-                spatial,
-                temporal,
-                part,
-                u8::from(is_key),
-                name.as_bytes()[0],
-            ]);
+            payload.extend([spatial, temporal, part, u8::from(ends), name.as_bytes()[0]]);
             payload.resize(shape.size, 0);
             let descriptor = matches!(shape.codec, Codec::Av1).then(|| {
                 let number = at.picture * u32::from(shape.spatial) + u32::from(spatial);
-                descriptor(shape, at.since_key, spatial, part, number as u16)
+                descriptor(shape, at.since_key, spatial, (part, ends), number as u16)
             });
             parts.push(Part {
                 payload,
@@ -142,7 +142,7 @@ fn vp8(shape: Shape, at: Position, part: u8) -> Vec<u8> {
     ]
 }
 
-fn vp9(shape: Shape, at: Position, spatial: u8, part: u8) -> Vec<u8> {
+fn vp9(shape: Shape, at: Position, spatial: u8, (part, ends): (u8, bool)) -> Vec<u8> {
     let is_key = at.since_key == 0;
     let has_structure = is_key && spatial == 0 && part == 0;
     let bit = |is: bool, bit: u8| if is { bit } else { 0 };
@@ -150,7 +150,7 @@ fn vp9(shape: Shape, at: Position, spatial: u8, part: u8) -> Vec<u8> {
     let mut bytes = vec![
         0xa0 | bit(!is_key, 0x40)
             | bit(part == 0, 0x08)
-            | bit(part + 1 == PARTS, 0x04)
+            | bit(ends, 0x04)
             | bit(has_structure, 0x02),
         0x80 | (at.picture >> 8) as u8 & 0x7f,
         at.picture as u8,
@@ -181,7 +181,13 @@ fn templates(shape: Shape) -> Vec<(u8, Option<u32>)> {
     templates
 }
 
-fn descriptor(shape: Shape, position: u32, spatial: u8, part: u8, number: u16) -> Vec<u8> {
+fn descriptor(
+    shape: Shape,
+    position: u32,
+    spatial: u8,
+    (part, ends): (u8, bool),
+    number: u16,
+) -> Vec<u8> {
     const OFFSET: u32 = 61;
     let templates = templates(shape);
     let kind = match position {
@@ -195,7 +201,7 @@ fn descriptor(shape: Shape, position: u32, spatial: u8, part: u8, number: u16) -
         .unwrap();
     let mut bits = Bits::default();
     bits.put(1, u32::from(part == 0));
-    bits.put(1, u32::from(part + 1 == PARTS));
+    bits.put(1, u32::from(ends));
     bits.put(6, (OFFSET + at as u32) % 64);
     bits.put(16, u32::from(number));
     if position != 0 || spatial != 0 || part != 0 {
@@ -314,6 +320,9 @@ pub(crate) struct Shown {
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
     pub(crate) shown: Vec<Shown>,
+    /// Frames decoded, by simulcast layer, picture and spatial layer.
+    frames: HashSet<(char, u32, u8)>,
+    numbers: Option<(u16, u8)>,
     /// Packets that never came.
     pub(crate) gaps: usize,
     /// What no loss excuses.
@@ -321,27 +330,37 @@ pub(crate) struct Decoded {
     pub(crate) is_stuck: bool,
 }
 
-struct Seen {
-    sequence: u64,
-    time: u32,
-    marker: bool,
-    shown: Shown,
-    since_key: u32,
-    part: u8,
+/// A packet as it came.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) sequence: u64,
+    pub(crate) time: u32,
+    pub(crate) marker: bool,
+    pub(crate) shown: Shown,
+    pub(crate) since_key: u32,
+    pub(crate) part: u8,
+    /// It is the last of its frame.
+    ends: bool,
     /// VP8's picture id and index of the base layer's picture.
     vp8: Option<(u16, u8)>,
 }
 
 impl Seen {
     fn of(shape: Shape, packet: &RtpPacket) -> Seen {
-        let bytes = &packet.payload;
+        let RtpHeader {
+            timestamp, marker, ..
+        } = packet.header;
+        Seen::new(shape, *packet.seq_no, timestamp, marker, &packet.payload)
+    }
+
+    pub(crate) fn new(shape: Shape, sequence: u64, time: u32, marker: bool, bytes: &[u8]) -> Seen {
         let body = &bytes[bytes.len() - BODY..];
         let word = |at: usize| u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
         let vp8 = || (u16::from_be_bytes([bytes[2] & 0x7f, bytes[3]]), bytes[4]);
         Seen {
-            sequence: *packet.seq_no,
-            time: packet.header.timestamp,
-            marker: packet.header.marker,
+            sequence,
+            time,
+            marker,
             shown: Shown {
                 picture: word(0),
                 name: char::from(body[12]),
@@ -350,8 +369,15 @@ impl Seen {
             },
             since_key: word(4),
             part: body[10],
+            ends: body[11] == 1,
             vp8: matches!(shape.codec, Codec::Vp8).then(vp8),
         }
+    }
+}
+
+impl Seen {
+    pub(crate) fn begins_keyframe(&self) -> bool {
+        self.since_key == 0 && self.shown.spatial == 0 && self.part == 0
     }
 }
 
@@ -362,41 +388,60 @@ impl Decoded {
             .map(|packet| Seen::of(shape, packet))
             .collect();
         seen.sort_by_key(|one| one.sequence);
-        let mut decoded = Decoded {
-            is_stuck: true,
-            ..Decoded::default()
-        };
-        // Frames decoded, by simulcast layer, picture and spatial layer.
-        let mut frames: HashSet<(char, u32, u8)> = HashSet::new();
-        let mut numbers: Option<(u16, u8)> = None;
+        let mut decoded = Decoded::new();
         let mut last: Option<u64> = None;
-        for picture in seen.chunk_by(|one, other| one.time == other.time) {
+        let mut pictures = seen
+            .chunk_by(|one, other| one.time == other.time)
+            .peekable();
+        while let Some(picture) = pictures.next() {
             let expected = last.map_or(picture[0].sequence, |last| last + 1);
             let missing = picture.last().unwrap().sequence + 1 - expected - picture.len() as u64;
             last = picture.last().map(|one| one.sequence);
             if missing > 0 {
-                decoded.gaps += missing as usize;
-                decoded.is_stuck = true;
-                numbers = None;
+                decoded.gap(missing as usize);
                 continue;
             }
-            decoded.picture(shape, picture, &mut frames, &mut numbers);
+            // The rest was lost, or the stream was stopped within the picture and goes on with a
+            // keyframe.
+            let is_cut = pictures.peek().is_none_or(|next| {
+                Some(next[0].sequence) > last.map(|last| last + 1) || next[0].begins_keyframe()
+            });
+            if is_cut && !picture.iter().any(|one| one.marker) {
+                decoded.forget_numbers();
+                continue;
+            }
+            decoded.picture(shape, picture);
         }
         decoded
     }
 
-    fn picture(
-        &mut self,
-        shape: Shape,
-        packets: &[Seen],
-        frames: &mut HashSet<(char, u32, u8)>,
-        numbers: &mut Option<(u16, u8)>,
-    ) {
+    pub(crate) fn new() -> Decoded {
+        Decoded {
+            is_stuck: true,
+            ..Decoded::default()
+        }
+    }
+
+    /// What comes next need not follow by its picture id.
+    pub(crate) fn forget_numbers(&mut self) {
+        self.numbers = None;
+    }
+
+    /// So many packets never came.
+    pub(crate) fn gap(&mut self, missing: usize) {
+        self.gaps += missing;
+        self.is_stuck = true;
+        self.numbers = None;
+    }
+
+    /// The next picture is here with all its packets.
+    pub(crate) fn picture(&mut self, shape: Shape, packets: &[Seen]) {
+        let (frames, numbers) = (&mut self.frames, &mut self.numbers);
         let first = &packets[0];
         let end = &packets[packets.len() - 1];
         let mut fault = |what: &str| self.faults.push(format!("{}: {what}", first.sequence));
-        for (at, one) in packets.iter().enumerate() {
-            let (spatial, part) = (at as u8 / PARTS, at as u8 % PARTS);
+        let (mut spatial, mut part) = (0, 0);
+        for one in packets {
             if one.shown.picture != first.shown.picture || one.shown.name != first.shown.name {
                 fault("two pictures have one time");
             }
@@ -406,8 +451,13 @@ impl Decoded {
             if one.marker != (one.sequence == end.sequence) {
                 fault("the marker is not at the end");
             }
+            (spatial, part) = if one.ends {
+                (spatial + 1, 0)
+            } else {
+                (spatial, part + 1)
+            };
         }
-        if end.part + 1 != PARTS {
+        if !end.ends {
             fault("a frame is not whole");
         }
         if let (Some((id, tl0)), Some((before, tl0_before))) = (first.vp8, *numbers) {
