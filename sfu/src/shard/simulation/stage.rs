@@ -511,7 +511,7 @@ impl Stage {
             let Some(shape) = encoder.shape else {
                 let is_loud = self.scene.speakers[self.stretch] == source.owner;
                 // Who is silent sends now and then only.
-                if !is_loud && encoder.timestamp / ticks % SILENT != 0 {
+                if !is_loud && !(encoder.timestamp / ticks).is_multiple_of(SILENT) {
                     continue;
                 }
                 let extensions = ExtensionValues {

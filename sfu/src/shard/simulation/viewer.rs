@@ -132,7 +132,7 @@ impl Player {
             }
             if let Some(next) = self.next
                 && let Some(length) = self.whole(next)
-                && !(self.decoded.is_stuck && !self.is_key(next))
+                && (!self.decoded.is_stuck || self.is_key(next))
             {
                 let later = self.waiting.split_off(&(next + length));
                 let packets = std::mem::replace(&mut self.waiting, later).into_values();
