@@ -158,7 +158,7 @@ pub(crate) fn lines() -> Result<()> {
     section.push_str(
         "\n### Ten lines at once\n\nThe same picture in one meeting, watched by ten of the Python SDK on ten lines of 50 ms of \
          round trip, unless it says\notherwise; what each had in 20 s. *Sent* are the layers that came out of the publisher's \
-         encoder meanwhile (`q` 240, `h` 480,\n`f` 960 wide).\n\n\
+         encoder meanwhile (`q` 320, `h` 640,\n`f` 960 wide).\n\n\
          | | sent | line | sound made up | pictures/s | frozen | kbit/s of picture | width |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
