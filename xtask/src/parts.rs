@@ -103,7 +103,7 @@ const PARTS: &[Part] = &[
     part("deny", 12, deny),
     part("server-build", 20, build_server),
     part("instructions", 10, instructions::check),
-    part("browser", 20, |budget| {
+    part("browser", 30, |budget| {
         node("tests/browser", "test", budget)
     }),
     part("screenshots", 15, |budget| {
