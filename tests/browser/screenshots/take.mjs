@@ -338,7 +338,6 @@ async function reconnecting(v) {
       // All may be back before the button is pressed.
       await at(page, 'reconnect-retry').click({ timeout: 3000 }).catch(() => {});
       await page.locator('[data-testid="reconnect-banner"]').waitFor({ state: 'detached' });
-      await at(page, 'notice').first().waitFor();
       await v.shoot(page, `reconnecting-${kind}-back`);
     } finally {
       line.close();
