@@ -426,19 +426,15 @@ impl Peer {
         })
     }
 
-    /// Whether a payload type is RED (RFC 2198).
-    pub(crate) fn is_red(&self, payload_type: Pt) -> bool {
-        self.received_as(payload_type)
-            .is_some_and(|(_, is_red)| is_red)
-    }
-
-    /// How what comes with a payload type, of the parameters `source`, is sent on our m-line.
+    /// How what comes with a payload type, of the parameters `source`, is sent on our m-line; what may
+    /// not come as RED is not made to either.
     pub(crate) fn send_as(
         &self,
         mid: Mid,
         payload_type: Pt,
         source: &PayloadParams,
         is_red: bool,
+        is_red_allowed: bool,
     ) -> Mapped {
         let params = self.agreed_params(mid);
         let of_codec = || {
@@ -461,7 +457,7 @@ impl Peer {
                 _ => found.map(|found| found.pt()),
             },
             unwrap_red: is_red && red.is_none(),
-            red,
+            red: red.filter(|_| is_red_allowed),
         }
     }
 

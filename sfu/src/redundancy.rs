@@ -134,16 +134,20 @@ fn wrap(packet: &Packet, is_red: bool, recent: &Recent, depth: usize, opus: u8) 
     Some(payload)
 }
 
+/// Twenty milliseconds of sound.
+#[cfg(any(test, fuzzing))]
+fn sound(sequence: u64, payload: &[u8]) -> Packet {
+    Packet {
+        timestamp: sequence as u32 * 960,
+        payload: payload.into(),
+        ..crate::track::plain_packet(sequence, 0, Instant::now())
+    }
+}
+
 /// Checks that whatever comes as RED goes on with its newest block, within a packet's bound or as long as
 /// that block is.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn check(payload: &[u8]) {
-    let now = Instant::now();
-    let sound = |sequence: u64, payload: &[u8]| Packet {
-        timestamp: sequence as u32 * 960,
-        payload: payload.into(),
-        ..crate::track::plain_packet(sequence, 0, now)
-    };
     let mut recent = Recent::new(crate::command::TrackKind::Audio);
     for sequence in 7..10 {
         recent.remember(&Arc::new(sound(sequence, payload)));
@@ -163,15 +167,6 @@ pub(crate) fn check(payload: &[u8]) {
 mod tests {
     use super::*;
     use crate::command::TrackKind;
-    use crate::track::plain_packet;
-
-    fn sound(sequence: u64, payload: &[u8]) -> Packet {
-        Packet {
-            timestamp: sequence as u32 * 960,
-            payload: payload.into(),
-            ..plain_packet(sequence, 0, Instant::now())
-        }
-    }
 
     /// The blocks of a payload, the oldest first: how long before, and what.
     fn blocks(payload: &[u8]) -> Vec<(u32, Vec<u8>)> {

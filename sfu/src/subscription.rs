@@ -17,7 +17,7 @@ pub(crate) struct Mapped {
     pub(crate) target: Option<Pt>,
     /// RED arrives and the subscriber takes none: only the newest block goes on.
     pub(crate) unwrap_red: bool,
-    /// The subscriber's payload types of RED and of what is in it, where it takes RED.
+    /// The subscriber's payload types of RED and of what is in it, where earlier packets may go along.
     pub(crate) red: Option<(Pt, Pt)>,
 }
 

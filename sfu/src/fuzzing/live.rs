@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use aws_lc_rs::hmac;
-use str0m::ice::{StunMessage, TransId};
 use udp_batch::Burst;
 
 use super::plain;
@@ -452,19 +450,7 @@ impl<'a> Stage<'a> {
     fn check(&self, at: usize, nominates: bool) -> Vec<u8> {
         let client = &self.clients[at];
         let name = format!("{}:frag{at}", client.user);
-        let message =
-            StunMessage::binding_request(&name, TransId::new(), true, 7, 1 << 30, nominates);
-        let mut out = vec![0; 256];
-        let sign = |key: &[u8], parts: &[&[u8]]| {
-            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
-            let tag = hmac::sign(&key, &parts.concat());
-            tag.as_ref().try_into().expect("SHA-1 has 20 bytes")
-        };
-        let length = message
-            .to_bytes(Some(client.password.as_bytes()), &mut out, sign)
-            .expect("there is room");
-        out.truncate(length);
-        out
+        plain::check(&name, &client.password, nominates)
     }
 
     fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {

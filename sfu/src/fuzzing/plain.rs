@@ -1,13 +1,15 @@
 //! DTLS without a handshake: connected at once, under keys that everybody knows. What a client says
-//! inside of DTLS is then read as it comes.
+//! inside of DTLS is then read as it comes. And the checks by which a client is found.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
 use str0m::crypto::dtls::{
     DtlsImplError, DtlsInstance, DtlsOutput, KeyingMaterial, ProtocolVersion, SrtpProfile,
 };
+use str0m::ice::{StunMessage, TransId};
 
 use crate::srtp::Profile;
 
@@ -25,6 +27,22 @@ pub(crate) const PROFILE: Profile = Profile::AeadAes128Gcm;
 /// What every connection exports.
 pub(crate) fn material() -> Vec<u8> {
     (0..PROFILE.material_length() as u8).collect()
+}
+
+/// A connectivity check of a client whose name, with ours before it, and our password are these.
+pub(crate) fn check(name: &str, password: &str, nominates: bool) -> Vec<u8> {
+    let message = StunMessage::binding_request(name, TransId::new(), true, 7, 1 << 30, nominates);
+    let mut out = vec![0; 256];
+    let sign = |key: &[u8], parts: &[&[u8]]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+        let tag = hmac::sign(&key, &parts.concat());
+        tag.as_ref().try_into().expect("SHA-1 has 20 bytes")
+    };
+    let length = message
+        .to_bytes(Some(password.as_bytes()), &mut out, sign)
+        .expect("there is room");
+    out.truncate(length);
+    out
 }
 
 /// A DTLS without a handshake, where it is wanted.

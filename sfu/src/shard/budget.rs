@@ -108,9 +108,8 @@ impl Shard {
                 } else {
                     // What comes as RED holds one packet twice already.
                     let held = 1 + u64::from(track.is_red);
-                    let takes_red = one.mapped.is_some_and(|mapped| mapped.red.is_some());
-                    let is_wrapped = takes_red && track.publication.is_red_allowed;
-                    let more = if is_wrapped { 1 + depth } else { 1 };
+                    let may_wrap = one.mapped.is_some_and(|mapped| mapped.red.is_some());
+                    let more = if may_wrap { 1 + depth } else { 1 };
                     rate.unwrap_or(SOUND) * held.max(more) / held
                 };
                 if let Some(level) = track.level.filter(|level| *level < LOUD) {

@@ -13,7 +13,7 @@ use crate::estimate::Budget;
 use crate::ladder;
 use crate::layer::Indices;
 use crate::peer::Peer;
-use crate::subscription::{Ceiling, Subscription};
+use crate::subscription::{Ceiling, Mapped, Subscription};
 use crate::track::{LAYER_SILENCE, LayerState, Track};
 
 impl Shard {
@@ -95,7 +95,11 @@ fn line(peer: &Peer, sound: u64, now: Instant) -> Line {
 }
 
 fn sound(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Sound {
-    let sent_as = one.mapped.and_then(|mapped| mapped.target);
+    let redundancy = peer.redundancy.depth();
+    let is_red = |mapped: Mapped| {
+        let is_wrapped = redundancy > 0 && mapped.red.is_some();
+        !mapped.unwrap_red && (track.is_red || is_wrapped)
+    };
     let reason = match withheld(track, one, now) {
         Some(reason) => reason,
         None if one.current.is_none() => Reason::Keyframe,
@@ -103,8 +107,8 @@ fn sound(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Sound 
     };
     Sound {
         track: track.id,
-        is_red: sent_as.is_some_and(|sent_as| peer.is_red(sent_as)),
-        redundancy: peer.redundancy.depth(),
+        is_red: one.mapped.is_some_and(is_red),
+        redundancy,
         bits: track
             .layers
             .first()
@@ -303,7 +307,6 @@ mod tests {
     use crate::layer::Standing;
     use crate::rewrite::Rewrite;
     use crate::shard::ShardConfig;
-    use crate::subscription::Mapped;
 
     const ID: ConnectionId = ConnectionId(2);
 

@@ -245,8 +245,7 @@ impl Shard {
         };
         let clock_rate = track.clock_rate();
         let waits = self.is_behind && track.publication.kind == TrackKind::Video;
-        let can_wrap =
-            track.publication.kind == TrackKind::Audio && track.publication.is_red_allowed;
+        let is_red_allowed = track.publication.is_red_allowed;
         let mut wrapped = Wrapped::default();
         let mut redundant: Vec<(Arc<Packet>, Outgoing)> = Vec::new();
         let mut behind: Vec<Arc<Packet>> = Vec::new();
@@ -292,7 +291,8 @@ impl Shard {
             let mapped = match one.mapped {
                 Some(mapped) if mapped.source == packet.payload_type => mapped,
                 _ => {
-                    let mapped = peer.send_as(mid, packet.payload_type, params, is_red);
+                    let mapped =
+                        peer.send_as(mid, packet.payload_type, params, is_red, is_red_allowed);
                     if mapped.target.is_none() {
                         let connection = one.connection;
                         self.events.push_back(Event::CodecNotAccepted {
@@ -321,9 +321,7 @@ impl Shard {
                 };
                 let depth = peer.redundancy.depth();
                 // What comes as RED has one along already.
-                if let Some((red, opus)) = mapped
-                    .red
-                    .filter(|_| can_wrap && depth > usize::from(is_red))
+                if let Some((red, opus)) = mapped.red.filter(|_| depth > usize::from(is_red))
                     && let Some(made) =
                         wrapped.of(&packet, is_red, &track.layers[layer].recent, depth, opus)
                 {

@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
-use str0m::ice::{StunMessage, TransId};
-
 use super::scene::Watcher;
 use super::svc::{Decoded, Seen, Shape};
 use crate::command::{ConnectionId, TrackId};
@@ -358,18 +355,7 @@ impl Viewer {
     /// A connectivity check.
     pub(super) fn check(&self) -> Vec<u8> {
         let name = format!("{}:{}", self.user, self.name);
-        let message = StunMessage::binding_request(&name, TransId::new(), true, 7, 1 << 30, true);
-        let mut out = vec![0; 256];
-        let sign = |key: &[u8], parts: &[&[u8]]| {
-            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
-            let tag = hmac::sign(&key, &parts.concat());
-            tag.as_ref().try_into().expect("SHA-1 has 20 bytes")
-        };
-        let length = message
-            .to_bytes(Some(self.password.as_bytes()), &mut out, sign)
-            .expect("there is room");
-        out.truncate(length);
-        out
+        plain::check(&name, &self.password, true)
     }
 
     /// Opens a datagram that leaves for it.
