@@ -64,6 +64,8 @@ pub struct Line {
     pub loss: f64,
     /// The share that the line is taken to lose by itself, whatever is sent, 0–1.
     pub own_loss: f64,
+    /// Pictures are sent twice, as the line loses much and has room.
+    pub is_doubled: bool,
     /// Round-trip time.
     pub round_trip: Option<Duration>,
     /// How long packets wait in queues on the way, smoothed.

@@ -21,6 +21,7 @@ use udp_batch::Burst;
 use crate::command::ConnectionId;
 use crate::estimate::Estimate;
 use crate::header::{self, Element, Header};
+use crate::part::Part;
 use crate::payload::red_primary;
 use crate::rewrite::Numbers;
 use crate::rtcp::{self, SenderReport};
@@ -38,6 +39,13 @@ const REPAIR_PERCENT: usize = 75;
 /// Where the line itself loses such a share, what is missed is sent twice: repairs are lost too, and asking
 /// again takes another round trip.
 const REPAIR_TWICE: f64 = 0.1;
+
+/// Where it loses such a share and carries twice what is wanted, every packet of a picture is sent twice
+/// from the beginning: the second one so much later, that a burst of loss does not take both.
+const SECOND_AFTER: Duration = Duration::from_millis(10);
+
+/// Packets that wait for that at most.
+const SECONDS: usize = 512;
 
 /// Bytes of repair that a stream may save up while nothing is lost.
 const REPAIR_SAVED: usize = 64 * 1024;
@@ -139,7 +147,7 @@ impl Agreed {
 }
 
 /// A packet as it was sent, for repair.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) packet: Arc<Packet>,
     pub(crate) numbers: Numbers,
@@ -212,6 +220,10 @@ pub(crate) struct Outlet {
     checks: VecDeque<(TransId, SocketAddr, SocketAddr, bool)>,
     streams: Vec<Stream>,
     pending: Vec<Pending>,
+    /// Pictures are sent twice.
+    is_doubled: bool,
+    /// What will be sent a second time, the SSRC that it was sent with, and when.
+    seconds: VecDeque<(Instant, u32, Sent)>,
     /// SSRCs that will not be used again, of which the client was not told yet.
     ended: Vec<u32>,
     /// Of the next packet, over all streams.
@@ -230,6 +242,8 @@ impl Outlet {
             checks: VecDeque::new(),
             streams: Vec::new(),
             pending: Vec::new(),
+            is_doubled: false,
+            seconds: VecDeque::new(),
             ended: Vec::new(),
             transport_sequence: rand::random(),
             estimate: Estimate::new(now),
@@ -450,15 +464,56 @@ impl Outlet {
         let earned = payload.len() * REPAIR_PERCENT / 100;
         stream.repair_saved = (stream.repair_saved + earned).min(REPAIR_SAVED);
         self.sent_bytes += length as u64;
+        if self.is_doubled && stream.rtx.is_some() && self.seconds.len() < SECONDS {
+            let sent = Sent {
+                packet: packet.clone(),
+                numbers: to.numbers,
+                payload_type: to.payload_type,
+                marker: to.marker,
+            };
+            let second = (now + SECOND_AFTER, stream.ssrc, sent);
+            self.seconds.push_back(second);
+        }
         Some(length)
     }
 
-    /// What is sent again beside what is sent, as a share of it.
+    /// What is sent again because it is missed, beside what is sent, as a share of it.
     pub(crate) fn repaired(&self) -> f64 {
         self.estimate.loss() * copies(&self.estimate) as f64
     }
 
-    /// Sends again what a subscriber misses (RFC 4588); `find` tells what was sent under a number.
+    /// Whether pictures are to be sent twice, where there is room for it.
+    pub(crate) fn gains_by_doubling(&self) -> bool {
+        self.estimate.own_loss() >= REPAIR_TWICE && Part::Doubled.is_there()
+    }
+
+    /// Whether pictures are sent twice.
+    pub(crate) fn is_doubled(&self) -> bool {
+        self.is_doubled
+    }
+
+    /// From now on sends pictures twice, or not.
+    pub(crate) fn set_doubled(&mut self, is_doubled: bool) {
+        self.is_doubled = is_doubled;
+        if !is_doubled {
+            self.seconds.clear();
+        }
+    }
+
+    /// Sends what is due of the second packets.
+    pub(crate) fn send_seconds(&mut self, now: Instant, transmits: &mut VecDeque<Transmit>) {
+        while let Some((due, ssrc, sent)) = self.seconds.pop_front() {
+            if due > now {
+                self.seconds.push_front((due, ssrc, sent));
+                return;
+            }
+            if let Some(at) = self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+                self.send_again(now, at, &sent, transmits);
+            }
+        }
+    }
+
+    /// Sends again what a subscriber misses; `find` tells what was sent under a number.
     pub(crate) fn repair(
         &mut self,
         now: Instant,
@@ -467,18 +522,13 @@ impl Outlet {
         mut find: impl FnMut(u16) -> Option<Sent>,
         transmits: &mut VecDeque<Transmit>,
     ) {
-        let (Some(keys), Some(path)) = (&mut self.keys, self.path) else {
-            return;
-        };
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.ssrc == ssrc) else {
-            return;
-        };
-        let Some(rtx) = stream.rtx else {
+        let Some(at) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else {
             return;
         };
         let copies = copies(&self.estimate);
         let round_trip = self.round_trip.unwrap_or(FIRST_ROUND_TRIP);
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < round_trip;
+        let stream = &mut self.streams[at];
         while stream
             .repaired
             .front()
@@ -487,83 +537,85 @@ impl Outlet {
             stream.repaired.pop_front();
         }
         for sequence in sequences {
+            let stream = &mut self.streams[at];
             if stream.repaired.iter().any(|(of, _)| *of == sequence) {
                 continue;
             }
-            let Some(Sent {
-                packet,
-                numbers,
-                payload_type,
-                marker,
-            }) = find(sequence)
-            else {
+            let Some(sent) = find(sequence) else {
                 continue;
             };
-            if now.saturating_duration_since(packet.arrived) > KEPT_FOR {
+            if now.saturating_duration_since(sent.packet.arrived) > KEPT_FOR {
                 continue;
             }
-            let Some((_, payload_type)) = stream
-                .agreed
-                .repair_types
-                .iter()
-                .find(|(of, _)| *of == *payload_type)
-                .copied()
-            else {
-                continue;
-            };
-            let length = packet.payload.len() + 2;
-            if stream.repair_saved < copies * length {
+            let length = copies * (sent.packet.payload.len() + 2);
+            if stream.repair_saved < length {
                 return;
             }
-            stream.repair_saved -= copies * length;
+            stream.repair_saved -= length;
             if stream.repaired.len() == REPAIRED {
                 stream.repaired.pop_front();
             }
             stream.repaired.push_back((sequence, now));
             for _ in 0..copies {
-                let header = Header {
-                    marker,
-                    payload_type,
-                    sequence: stream.repair_sequence as u16,
-                    timestamp: numbers.timestamp,
-                    ssrc: rtx,
-                };
-                let mut datagram = vec![0; ROOM + length];
-                let roll_over = (stream.repair_sequence >> 16) as u32;
-                let parts = [&sequence.to_be_bytes()[..], &packet.payload];
-                let written = write_header(
-                    &mut datagram,
-                    &header,
-                    &packet,
-                    stream,
-                    true,
-                    self.transport_sequence,
-                )
-                .and_then(|begin| {
-                    seal_payload(
-                        &keys.sealer,
-                        &mut datagram,
-                        begin,
-                        roll_over,
-                        parts,
-                        &numbers,
-                    )
-                });
-                let Some(written) = written else {
-                    break;
-                };
-                datagram.truncate(written);
-                let number = stream.agreed.number(&mut self.transport_sequence);
-                self.estimate.sent(now, number, written);
-                stream.repair_sequence += 1;
-                self.sent_bytes += datagram.len() as u64;
-                transmits.push_back(Transmit {
-                    source: path.0,
-                    destination: path.1,
-                    contents: datagram,
-                });
+                self.send_again(now, at, &sent, transmits);
             }
         }
+    }
+
+    /// Sends a packet of a stream once more (RFC 4588), where the receiver takes that.
+    fn send_again(
+        &mut self,
+        now: Instant,
+        at: usize,
+        sent: &Sent,
+        transmits: &mut VecDeque<Transmit>,
+    ) {
+        let (Some(keys), Some((source, destination, _))) = (&mut self.keys, self.path) else {
+            return;
+        };
+        let stream = &mut self.streams[at];
+        let types = &stream.agreed.repair_types;
+        let repair_type = types.iter().find(|(of, _)| *of == *sent.payload_type);
+        let (Some((_, payload_type)), Some(ssrc)) = (repair_type.copied(), stream.rtx) else {
+            return;
+        };
+        let header = Header {
+            marker: sent.marker,
+            payload_type,
+            sequence: stream.repair_sequence as u16,
+            timestamp: sent.numbers.timestamp,
+            ssrc,
+        };
+        let mut contents = vec![0; ROOM + 2 + sent.packet.payload.len()];
+        let number = self.transport_sequence;
+        let begin = write_header(&mut contents, &header, &sent.packet, stream, true, number);
+        let roll_over = (stream.repair_sequence >> 16) as u32;
+        let original = (sent.numbers.sequence as u16).to_be_bytes();
+        let parts = [&original[..], &sent.packet.payload];
+        let length = begin.and_then(|begin| {
+            let numbers = &sent.numbers;
+            seal_payload(
+                &keys.sealer,
+                &mut contents,
+                begin,
+                roll_over,
+                parts,
+                numbers,
+            )
+        });
+        let Some(length) = length else {
+            return;
+        };
+        contents.truncate(length);
+        let number = stream.agreed.number(&mut self.transport_sequence);
+        self.estimate.sent(now, number, length);
+        stream.repair_sequence += 1;
+        self.sent_bytes += length as u64;
+        transmits.push_back(Transmit {
+            source,
+            destination,
+            contents,
+        });
     }
 
     /// Sends the padding of a probe that is due (RFC 3550 §5.1), as packets of repair that hold

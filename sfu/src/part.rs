@@ -34,6 +34,8 @@ pub(crate) enum Part {
     KeyframeSettles,
     /// Loss that sending less does not lessen is the line's own.
     OwnLoss,
+    /// Where a line loses much and has room, pictures are sent twice.
+    Doubled,
 }
 
 #[cfg(test)]
@@ -43,7 +45,7 @@ thread_local! {
 
 #[cfg(test)]
 impl Part {
-    pub(crate) const ALL: [Part; 15] = [
+    pub(crate) const ALL: [Part; 16] = [
         Part::SoundFirst,
         Part::Ranks,
         Part::Room,
@@ -59,6 +61,7 @@ impl Part {
         Part::QueueEmptied,
         Part::KeyframeSettles,
         Part::OwnLoss,
+        Part::Doubled,
     ];
 
     /// Without which a row of the table is.
@@ -79,6 +82,7 @@ impl Part {
             Part::QueueEmptied => "less while a queue is long",
             Part::KeyframeSettles => "a keyframe's queue is no overuse",
             Part::OwnLoss => "loss that is the line's own",
+            Part::Doubled => "pictures sent twice over lossy lines with room",
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct Redundancy {
     depth: usize,
     /// When so much was last lost.
     needed: Option<Instant>,
+    is_short: bool,
 }
 
 impl Redundancy {
@@ -46,6 +47,17 @@ impl Redundancy {
 
     pub(crate) fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// Takes whether the line carries less than is wanted of it.
+    pub(crate) fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
+    }
+
+    /// Not even what the publisher sent along goes along: the line loses nothing that it would repair,
+    /// and pictures need the room.
+    pub(crate) fn is_left_out(&self) -> bool {
+        self.is_short && self.depth == 0
     }
 }
 
@@ -181,6 +193,23 @@ mod tests {
             recent.remember(&Arc::new(packet.clone()));
         }
         recent
+    }
+
+    #[test]
+    fn what_came_along_is_left_out_only_where_it_repairs_nothing_and_room_is_wanted() {
+        let now = Instant::now();
+        for (loss, is_short, expected) in [
+            (0.0, false, false),
+            (0.0, true, true),
+            (0.01, true, true),
+            (0.03, true, false),
+            (0.03, false, false),
+        ] {
+            let mut redundancy = Redundancy::default();
+            redundancy.follow(loss, now);
+            redundancy.set_short(is_short);
+            assert_eq!(redundancy.is_left_out(), expected, "{loss} {is_short}");
+        }
     }
 
     #[test]

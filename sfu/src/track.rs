@@ -23,6 +23,11 @@ use crate::subscription::Subscription;
 /// the pauses of a screen share at one frame per second.
 pub(crate) const LAYER_SILENCE: Duration = Duration::from_millis(2500);
 
+/// A layer is given up when a less sharp one went on without it for so many pictures, and for so
+/// long. Shorter, and a burst of loss is taken for it; longer, and viewers look at a picture that stands.
+const GIVEN_UP_PICTURES: f64 = 15.0;
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(600);
+
 /// How long a keyframe request for one layer suppresses the next.
 /// Shorter makes a newcomer's picture appear sooner; longer saves the publisher's uplink
 /// when a hundred people join in the same second.
@@ -289,9 +294,33 @@ impl Track {
 
     /// What may be chosen of an encoding: each layer's quality, and whether it is live and of it.
     pub(crate) fn choices(&self, encoding: Encoding, now: Instant) -> Vec<(Quality, bool)> {
-        let is_choice = |layer: &LayerState| layer.encoding == encoding && layer.is_live(now);
+        let is_choice = |layer: &LayerState| {
+            layer.encoding == encoding && layer.is_live(now) && !self.goes_on_without(layer)
+        };
         let choice = |layer: &LayerState| (layer.quality, is_choice(layer));
         self.layers.iter().map(choice).collect()
+    }
+
+    /// Whether a less sharp layer has come for so long without `layer` that its publisher has given
+    /// it up, as browsers do when their own line gets thinner.
+    pub(crate) fn goes_on_without(&self, layer: &LayerState) -> bool {
+        let Some(last) = layer.last_packet else {
+            return false;
+        };
+        let mut below = self
+            .layers
+            .iter()
+            .filter(|other| other.encoding == layer.encoding && other.quality < layer.quality);
+        below.any(|other| {
+            let Some(rate) = other.meter.frame_rate(u8::MAX) else {
+                return false;
+            };
+            let pictures = Duration::try_from_secs_f64(GIVEN_UP_PICTURES / rate);
+            let silence = pictures.map_or(LAYER_SILENCE, |pictures| pictures.max(GIVEN_UP_AFTER));
+            other
+                .last_packet
+                .is_some_and(|at| at.saturating_duration_since(last) > silence)
+        })
     }
 
     /// The layer of a stream on one of the client's m-lines.
@@ -321,6 +350,81 @@ impl Track {
         for one in &mut self.subscriptions {
             for at in [&mut one.current, &mut one.target] {
                 *at = at.filter(|layer| *layer < count);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Standing;
+
+    #[test]
+    fn a_layer_is_given_up_when_the_one_below_goes_on_without_it() {
+        let publication = Publication {
+            cid: "camera".into(),
+            kind: TrackKind::Video,
+            codecs: Vec::new(),
+            layers: Vec::new(),
+            is_red_allowed: false,
+            is_screen: false,
+            backup: None,
+        };
+        // Pictures a second below, how often both come, and after how many milliseconds of the lower
+        // one alone the upper one is no longer to be had.
+        for (rate, lasts, is_alone, expected) in [
+            (30, 5000, true, 600),
+            (25, 5000, true, 600),
+            (15, 5000, true, 1000),
+            (7, 5000, true, 2142),
+            // Neither comes: a screen that stands.
+            (1, 2000, false, 0),
+            (30, 2000, false, 0),
+        ] {
+            let mut now = Instant::now();
+            let mut track = Track::new(TrackId(1), ConnectionId(1), publication.clone());
+            for quality in [Quality::Low, Quality::High] {
+                track
+                    .layers
+                    .push(LayerState::new(quality, None, TrackKind::Video));
+            }
+            let every = Duration::from_secs(1) / rate;
+            let picture = Standing {
+                begins_picture: true,
+                ..Standing::default()
+            };
+            let come = |track: &mut Track, now: Instant, count: usize| {
+                for layer in &mut track.layers[..count] {
+                    layer.meter.add(&picture, 1000, now);
+                    layer.last_packet = Some(now);
+                }
+            };
+            let mut read = now;
+            for _ in 0..rate * 6 {
+                now += every;
+                come(&mut track, now, 2);
+                if now - read >= Duration::from_millis(250) {
+                    read = now;
+                    track.layers.iter_mut().for_each(|one| one.meter.read(now));
+                }
+            }
+            let begin = now;
+            let is_high = |track: &Track, now| track.choices(Encoding::Primary, now)[1].1;
+            while is_high(&track, now) && now - begin < Duration::from_millis(lasts) {
+                now += every;
+                if is_alone {
+                    come(&mut track, now, 1);
+                }
+            }
+            let alone = now - begin;
+            if is_alone {
+                // Up to the first picture after that.
+                let least = Duration::from_millis(expected);
+                let bounds = least..=least + every + Duration::from_millis(5);
+                assert!(bounds.contains(&alone), "{rate}: {alone:?}");
+            } else {
+                assert!(alone.as_millis() >= lasts.into(), "{rate}: {alone:?}");
             }
         }
     }

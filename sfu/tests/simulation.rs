@@ -255,13 +255,17 @@ fn loss_reordering_and_duplicates_are_repaired_over_many_seeds() {
 fn a_layer_that_stops_is_replaced_by_the_next_one_below() {
     let mut world = meeting(4, Link::default(), 1);
     world.stop_layer("f");
-    world.run(5 * SECOND);
+    world.run(Duration::from_millis(1500));
     let read = Reader::read(world.received(0));
     assert!(
         read.layers.ends_with(&["f".to_owned(), "h".to_owned()]),
         "{:?}",
         read.layers
     );
+    world.start_layer("f");
+    world.run(2 * SECOND);
+    let read = Reader::read(world.received(0));
+    assert_eq!(read.layers.last().map(String::as_str), Some("f"));
     assert_eq!(read.faults, Vec::<String>::new());
 }
 

@@ -254,6 +254,7 @@ mod tests {
                 is_probing: true,
                 loss: 0.012_345,
                 own_loss: 0.0,
+                is_doubled: false,
                 round_trip: Some(Duration::from_micros(23_450)),
                 queue: Duration::ZERO,
             },

@@ -12,6 +12,8 @@ use crate::estimate::Budget;
 use crate::ladder::{self, Step};
 use crate::layer::Indices;
 use crate::part::Part;
+use crate::peer::Peer;
+use crate::redundancy::Redundancy;
 use crate::subscription::{Ceiling, Subscription};
 use crate::track::Track;
 
@@ -31,6 +33,9 @@ const HOLD: Duration = Duration::from_secs(2);
 /// keyframe is awaited.
 const FAR_OVER_PERCENT: u64 = 120;
 
+/// Pictures are sent twice where the line carries this many times what that costs.
+const DOUBLE_ROOM: f64 = 1.15;
+
 /// What a track of sound costs, in bits per second, before it is measured.
 const SOUND: u64 = 40_000;
 
@@ -48,13 +53,26 @@ pub(super) struct Picture {
 /// What a subscriber is sent, and what it might be.
 #[derive(Default)]
 pub(super) struct Bill {
-    pub(super) sound: u64,
+    /// With what goes along on a lossy line, or with what the publisher sent along.
+    sound: u64,
+    /// Without either.
+    plain_sound: u64,
     /// Of the best steps of all pictures.
     pub(super) needed: u64,
     pub(super) pictures: Vec<Picture>,
     pub(super) wishes: Vec<Wish>,
     /// The owner of the loudest voice.
     pub(super) loudest: Option<(u8, ConnectionId)>,
+}
+
+impl Bill {
+    /// What sound costs as it is sent.
+    pub(super) fn sound(&self, redundancy: &Redundancy) -> u64 {
+        match redundancy.is_left_out() {
+            true => self.plain_sound,
+            false => self.sound,
+        }
+    }
 }
 
 impl Shard {
@@ -103,15 +121,20 @@ impl Shard {
                     .layers
                     .first()
                     .and_then(|layer| layer.meter.rate(Indices::ALL));
-                bill.sound += if track.is_muted {
-                    0
-                } else {
+                if !track.is_muted {
+                    let rate = rate.unwrap_or(SOUND);
                     // What comes as RED holds one packet twice already.
                     let held = 1 + u64::from(track.is_red);
                     let may_wrap = one.mapped.is_some_and(|mapped| mapped.red.is_some());
-                    let more = if may_wrap { 1 + depth } else { 1 };
-                    rate.unwrap_or(SOUND) * held.max(more) / held
-                };
+                    let is_unwrapped = one.mapped.is_some_and(|mapped| mapped.unwrap_red);
+                    let (sent, least) = match (may_wrap, is_unwrapped) {
+                        (true, _) => (held.max(1 + depth), 1),
+                        (false, true) => (1, 1),
+                        (false, false) => (held, held),
+                    };
+                    bill.sound += rate * sent / held;
+                    bill.plain_sound += rate * least / held;
+                }
                 if let Some(level) = track.level.filter(|level| *level < LOUD) {
                     let heard = (level, track.owner);
                     bill.loudest = Some(bill.loudest.map_or(heard, |one| one.min(heard)));
@@ -162,13 +185,20 @@ impl Shard {
         peer.heard_speaking(bill.loudest, SPEAKER_STAYS, now);
         peer.outlet.estimate.advance(now);
         let budget = peer.outlet.estimate.budget(now);
+        let doubling = double(peer, budget, bill.needed + bill.sound);
         let repaired = repaired(&peer.outlet);
+        let is_full = match budget {
+            Budget::Bits(bits) => bill.needed > for_pictures(bits, &peer.outlet, bill.sound),
+            _ => false,
+        };
+        peer.redundancy.set_short(is_full);
+        let sound = bill.sound(&peer.redundancy);
         let given = match budget {
             Budget::Unlimited => None,
             Budget::Unknown if !Part::BeginLow.is_there() => None,
             Budget::Unknown => Some(bill.wishes.iter().map(|wish| Some(wish.smooth)).collect()),
             Budget::Bits(bits) => {
-                let left = for_pictures(bits, &peer.outlet, bill.sound);
+                let left = for_pictures(bits, &peer.outlet, sound);
                 let mut given = allocate(left, &bill.wishes);
                 let holds = peer
                     .lowered
@@ -194,7 +224,7 @@ impl Shard {
             };
             bill.wishes.iter().zip(given).any(is_less)
         });
-        peer.spent = bill.sound;
+        peer.spent = sound;
         let mut changed = Vec::new();
         let mut is_lower = false;
         for (at, picture) in bill.pictures.iter().enumerate() {
@@ -253,26 +283,30 @@ impl Shard {
         if is_lower && matches!(budget, Budget::Bits(_)) {
             peer.lowered = Some(now);
         }
-        if (is_short || budget == Budget::Unknown) && !bill.wishes.is_empty() {
+        if let Some(needed) = doubling {
+            peer.outlet.estimate.probe(now, needed);
+        } else if (is_short || budget == Budget::Unknown) && !bill.wishes.is_empty() {
             let needed = ((bill.needed + bill.sound) as f64 * repaired) as u64;
             peer.outlet.estimate.probe(now, needed);
-            if peer.outlet.estimate.is_probing(now) && !self.probed.contains(&id) {
-                self.probed.push(id);
-                self.next_padding = now;
-            }
+        }
+        let is_timed = peer.outlet.is_doubled() || peer.outlet.estimate.is_probing(now);
+        if is_timed && !self.probed.contains(&id) {
+            self.probed.push(id);
+            self.next_padding = now;
         }
         changed
     }
 
-    /// Sends what is due of the probes under way.
+    /// Sends what is due of the probes under way, and of what is sent twice.
     pub(super) fn pad(&mut self, now: Instant) {
         let (peers, transmits) = (&mut self.peers, &mut self.transmits);
         self.probed.retain(|id| {
             let Some(peer) = peers.get_mut(id) else {
                 return false;
             };
+            peer.outlet.send_seconds(now, transmits);
             peer.outlet.pad(now, transmits);
-            peer.outlet.estimate.is_probing(now)
+            peer.outlet.is_doubled() || peer.outlet.estimate.is_probing(now)
         });
         self.next_padding = now + PADDING_INTERVAL;
     }
@@ -280,10 +314,25 @@ impl Shard {
 
 /// What is sent with repair, for each bit that is sent.
 fn repaired(outlet: &Outlet) -> f64 {
+    let twice = if outlet.is_doubled() { 1.0 } else { 0.0 };
     match Part::LossPaid.is_there() {
-        true => 1.0 + outlet.repaired(),
-        false => 1.0,
+        true => 1.0 + outlet.repaired() + twice,
+        false => 1.0 + twice,
     }
+}
+
+/// Sends pictures twice, or not, by what the line carries and `wanted` bits per second cost. Returns what
+/// is to be looked for where there may be room for it.
+fn double(peer: &mut Peer, budget: Budget, wanted: u64) -> Option<u64> {
+    let gains = peer.outlet.gains_by_doubling() && wanted > 0;
+    let cost = wanted as f64 * (2.0 + peer.outlet.repaired());
+    let is_doubled = match budget {
+        Budget::Bits(bits) if peer.outlet.is_doubled() => bits as f64 >= cost,
+        Budget::Bits(bits) => bits as f64 >= cost * DOUBLE_ROOM,
+        Budget::Unlimited | Budget::Unknown => false,
+    };
+    peer.outlet.set_doubled(gains && is_doubled);
+    (gains && matches!(budget, Budget::Bits(_))).then_some((cost * DOUBLE_ROOM) as u64)
 }
 
 /// What so many bits per second leave for pictures.

@@ -36,7 +36,7 @@ impl Shard {
         let published = peer.published();
         let published = published.iter().take(TRACKS_BOUND);
         Some(Account {
-            line: line(peer, self.bill(id).sound, now),
+            line: line(peer, self.bill(id).sound(&peer.redundancy), now),
             processor: match self.shed.of(id) {
                 Ceiling::None => Processor::All,
                 Ceiling::Layer { .. } => Processor::Lowest,
@@ -89,6 +89,7 @@ fn line(peer: &Peer, sound: u64, now: Instant) -> Line {
         is_probing: estimate.awaits_probe(now),
         loss: estimate.loss(),
         own_loss: estimate.own_loss(),
+        is_doubled: peer.outlet.is_doubled(),
         round_trip: peer.outlet.round_trip(),
         queue: estimate.queue(),
     }
@@ -97,8 +98,10 @@ fn line(peer: &Peer, sound: u64, now: Instant) -> Line {
 fn sound(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Sound {
     let redundancy = peer.redundancy.depth();
     let is_red = |mapped: Mapped| {
-        let is_wrapped = redundancy > 0 && mapped.red.is_some();
-        !mapped.unwrap_red && (track.is_red || is_wrapped)
+        let may_wrap = mapped.red.is_some();
+        let is_left_out = may_wrap && peer.redundancy.is_left_out();
+        let comes = track.is_red && !mapped.unwrap_red && !is_left_out;
+        comes || (may_wrap && redundancy > 0)
     };
     let reason = match withheld(track, one, now) {
         Some(reason) => reason,

@@ -332,6 +332,14 @@ impl Shard {
                             ..to
                         },
                     ));
+                } else if let Some((_, opus)) = mapped.red.filter(|_| is_red)
+                    && peer.redundancy.is_left_out()
+                {
+                    self.receivers.push(Outgoing {
+                        payload_type: opus,
+                        unwrap_red: true,
+                        ..to
+                    });
                 } else {
                     self.receivers.push(to);
                 }

@@ -53,6 +53,7 @@ struct Line {
     probing: bool,
     loss: f64,
     own_loss: f64,
+    doubled: bool,
     round_trip_ms: Option<f64>,
     queue_ms: f64,
 }
@@ -178,6 +179,7 @@ impl From<&account::Line> for Line {
             probing: line.is_probing,
             loss: rounded(line.loss, 4),
             own_loss: rounded(line.own_loss, 4),
+            doubled: line.is_doubled,
             round_trip_ms: line.round_trip.map(milliseconds),
             queue_ms: milliseconds(line.queue),
         }

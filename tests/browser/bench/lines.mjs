@@ -35,13 +35,9 @@ try {
   const line = own.add(await Line.here());
   const server = own.add(await Server.start({ host: line.host, wrap: line.atOtherEnd }), () => server.stop());
   const harness = own.add(await serveHarness());
-  const prepare = async (page) => {
-    await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
-    await page.context().grantPermissions(['local-network-access']);
-  };
   const common = { server, harnessUrl: harness.url, camera: false, microphone: false };
-  const here = { prepare };
-  const there = { prepare, executable: line.wrap(CHROMIUM) };
+  const here = { prepare: harness.hand };
+  const there = { prepare: harness.hand, executable: line.wrap(CHROMIUM) };
   const all = Object.entries(LINES).flatMap(([name, line]) =>
     ['Chromium', ...(line.isUplink ? [] : ['Python SDK'])].map((client) => [name, client, line]));
   for (const [name, client, { seconds, steps, isUplink = false }] of all) {

@@ -35,13 +35,9 @@ try {
   }
   const server = own.add(await Server.start({ host: first.host, everywhere: true, wrap: first.atOtherEnd }), () => server.stop());
   const harness = own.add(await serveHarness());
-  const prepare = async (page) => {
-    await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
-    await page.context().grantPermissions(['local-network-access']);
-  };
   const room = 'ten';
   const sender = own.add(await Participant.join({
-    server, harnessUrl: harness.url, room, number: 1, identity: 'sender', camera: false, microphone: false, dynacast: true, prepare, executable: first.wrap(CHROMIUM),
+    server, harnessUrl: harness.url, room, number: 1, identity: 'sender', camera: false, microphone: false, dynacast: true, prepare: harness.hand, executable: first.wrap(CHROMIUM),
   }), () => sender.leave());
   await sender.evaluate((o) => window.stamped.publish(window.room, o), { width: 960, height: 540, maxBitrate: 1_200_000, noisy: 0.1, simulcast: true });
   /** Pictures encoded so far, by layer. */

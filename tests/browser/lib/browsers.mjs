@@ -67,7 +67,13 @@ export async function serveHarness() {
     response.writeHead(status, contentType ? { 'content-type': contentType } : {}).end(body);
   });
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { url: `http://127.0.0.1:${server.address().port}/`, file: find, close: () => server.close() };
+  const url = `http://127.0.0.1:${server.address().port}/`;
+  /** For pages in another network, which can't reach it: the browser is handed the files, and takes them for the Internet's. */
+  const hand = async (page) => {
+    await page.route(`${url}**`, (route) => route.fulfill(find(route.request().url())));
+    await page.context().grantPermissions(['local-network-access']);
+  };
+  return { url, hand, close: () => server.close() };
 }
 
 /** One browser with one harness page in one room. */

@@ -5,12 +5,10 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { Belongings, CHROMIUM, Participant, serveHarness } from '../lib/browsers.mjs';
 import { startFirefox } from '../lib/firefox.mjs';
+import { Line } from '../lib/line.mjs';
 import { NOTICED, median } from '../lib/media.mjs';
 import { Receiver } from '../lib/python.mjs';
 import { Server, token } from '../lib/server.mjs';
@@ -23,8 +21,6 @@ const BITRATE = 2_000_000;
 
 /** No picture stands longer than this, in milliseconds. */
 const STANDSTILL = 1000;
-
-const { LINE_B, LINE_B_IPV4 } = process.env;
 
 /** What a page says of the camera it receives. */
 const watching = (page) => page.evaluate(async () => {
@@ -47,29 +43,16 @@ const noteGaps = (page) => page.evaluate(() => {
 });
 
 test('media goes on for ten minutes over a line that loses packets', { timeout: (SECONDS + 180) * 1000 }, async (t) => {
-  assert.ok(LINE_B, 'runs inside an end of a line only');
   const own = new Belongings();
   t.after(() => own.closeAll());
+  const line = own.add(await Line.here());
   // Firefox sends only from the address of the default route.
-  execFileSync('ip', ['route', 'add', 'default', 'via', LINE_B_IPV4]);
-  const folder = mkdtempSync(join(tmpdir(), 'terrace-line-'));
-  own.add(folder, () => rmSync(folder, { recursive: true }));
-  const atOtherEnd = (name, program) => {
-    const file = join(folder, name);
-    writeFileSync(file, `#!/bin/sh\nexec ip netns exec ${LINE_B} ${program} "$@"\n`);
-    chmodSync(file, 0o755);
-    return file;
-  };
-  const server = own.add(await Server.start({ host: LINE_B_IPV4, wrap: ['ip', 'netns', 'exec', LINE_B] }), () => server.stop());
+  execFileSync('ip', ['route', 'add', 'default', 'via', line.host]);
+  const server = own.add(await Server.start({ host: line.host, wrap: line.atOtherEnd }), () => server.stop());
   const harness = own.add(await serveHarness());
-  // Where the harness can't be reached, the browser is handed its files, and takes them for the Internet's.
-  const prepare = async (page) => {
-    await page.route(`${harness.url}**`, (route) => route.fulfill(harness.file(route.request().url())));
-    await page.context().grantPermissions(['local-network-access']);
-  };
   const common = { server, harnessUrl: harness.url, room: 'long', camera: false, microphone: false };
   const sender = own.add(
-    await Participant.join({ ...common, number: 1, identity: 'sender', executable: atOtherEnd('chromium', CHROMIUM), prepare }),
+    await Participant.join({ ...common, number: 1, identity: 'sender', executable: line.wrap(CHROMIUM), prepare: harness.hand }),
     () => sender.leave(),
   );
   await sender.evaluate((o) => window.stamped.publish(window.room, o), { maxBitrate: BITRATE });

@@ -41,14 +41,14 @@ const withoutRed = (page) => page.addInitScript(() => {
 });
 
 /** A room with a sender and viewers: `prepare` of each by its identity. */
-async function meet(t, room, pages) {
+async function meet(t, room, pages, camera = false) {
   const own = new Belongings();
   t.after(() => own.closeAll());
   const all = {};
   for (const [identity, prepare] of Object.entries(pages)) {
     const isSender = identity === 'sender';
     all[identity] = own.add(await Participant.join({
-      server, harnessUrl: harness.url, room, number: 7, identity, camera: false, microphone: isSender, prepare,
+      server, harnessUrl: harness.url, room, number: 7, identity, camera: camera && isSender ? {} : false, microphone: isSender, prepare,
     }), () => all[identity].leave());
   }
   return all;
@@ -114,3 +114,15 @@ for (const [sent, prepare] of [['without RED', withoutRed], ['in RED', undefined
     await comeAlong(plain, lossy, usual, { patience: 60_000 });
   });
 }
+
+test('on a line that loses nothing and is too narrow for the picture nothing comes along', { timeout: 180_000 }, async (t) => {
+  const relay = await startRelay(server.udpPort);
+  t.after(() => relay.close());
+  const { narrow, plain } = await meet(t, 'narrow', { sender: undefined, narrow: through(relay), plain: withoutRed }, true);
+  await comeAlong(plain, narrow, 1);
+  relay.narrow(250_000);
+  await comeAlong(plain, narrow, 0);
+  await hears(narrow);
+  relay.narrow(Infinity);
+  await comeAlong(plain, narrow, 1, { patience: 60_000 });
+});

@@ -156,9 +156,10 @@ impl Tally {
         let passed = (now - self.begun).as_secs_f64();
         let is_steady = passed >= SETTLES;
         let bill = shard.bill(viewer.connection);
+        let sound = bill.sound(&peer.redundancy);
         let line = viewer.way.line.rate(seconds) * (1.0 - viewer.way.line.loss);
-        self.could += line.min((bill.needed + bill.sound) as f64) * SAMPLE.as_secs_f64();
-        self.could -= (bill.sound as f64).min(line) * SAMPLE.as_secs_f64();
+        self.could += line.min((bill.needed + sound) as f64) * SAMPLE.as_secs_f64();
+        self.could -= (sound as f64).min(line) * SAMPLE.as_secs_f64();
         for (at, stream) in viewer.streams.iter().enumerate() {
             let track = &shard.tracks[&stream.track];
             if track.publication.kind == TrackKind::Audio {
@@ -209,7 +210,8 @@ impl Tally {
     fn check_shown(&mut self, shard: &Shard, viewer: &Viewer, line: f64, now: Instant) {
         let bill = shard.bill(viewer.connection);
         let sure = line * SURE_PERCENT / 100.0 / (1.0 + viewer.way.line.loss);
-        let mut left = sure - bill.sound as f64;
+        let redundancy = &shard.peers[&viewer.connection].redundancy;
+        let mut left = sure - bill.sound(redundancy) as f64;
         let mut order: Vec<usize> = (0..bill.wishes.len()).collect();
         let wish = |at: usize| &bill.wishes[at];
         order.sort_by_key(|at| (wish(*at).rank, std::cmp::Reverse(wish(*at).area)));
