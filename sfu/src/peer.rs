@@ -326,6 +326,13 @@ impl Peer {
         }
     }
 
+    /// From now on asks the client again for what is missing of a stream, or not.
+    pub(crate) fn ask_again(&mut self, ssrc: Ssrc, asks: bool) {
+        if let Some(stream) = self.rtc.direct_api().stream_rx(&ssrc) {
+            stream.suppress_nack(!asks);
+        }
+    }
+
     /// Which track, m-line and layer an SSRC belongs to, by the engine's books.
     pub(crate) fn find_source(&mut self, ssrc: Ssrc) -> Option<(TrackId, Mid, Option<Rid>)> {
         let mut direct = self.rtc.direct_api();

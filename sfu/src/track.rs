@@ -25,8 +25,11 @@ pub(crate) const LAYER_SILENCE: Duration = Duration::from_millis(2500);
 
 /// A layer is given up when a less sharp one went on without it for so many pictures, and for so
 /// long. Shorter, and a burst of loss is taken for it; longer, and viewers look at a picture that stands.
-const GIVEN_UP_PICTURES: f64 = 15.0;
+const GIVEN_UP_PICTURES: f64 = 10.0;
 const GIVEN_UP_AFTER: Duration = Duration::from_millis(600);
+
+/// What has a number so far below the highest begins anew, and was not asked for again.
+const REPAIRED_MOST: u64 = 1024;
 
 /// How long a keyframe request for one layer suppresses the next.
 /// Shorter makes a newcomer's picture appear sooner; longer saves the publisher's uplink
@@ -146,7 +149,13 @@ pub(crate) struct LayerState {
     pub(crate) quality: Quality,
     pub(crate) rid: Option<Rid>,
     pub(crate) ssrc: Option<Ssrc>,
+    /// When something new came last: a packet that had to be asked for again is old.
     pub(crate) last_packet: Option<Instant>,
+    /// The highest sequence number that came.
+    highest: Option<u64>,
+    /// What is missing of it can be asked for again, and is.
+    pub(crate) is_repairable: bool,
+    pub(crate) is_repaired: bool,
     /// The publisher's pair of wall clock and RTP time from its last sender report, and when that
     /// came.
     pub(crate) report: Option<(SystemTime, u32, Instant)>,
@@ -164,6 +173,9 @@ impl LayerState {
             rid,
             ssrc: None,
             last_packet: None,
+            highest: None,
+            is_repairable: false,
+            is_repaired: true,
             report: None,
             recent: Recent::new(kind),
             dependencies: Dependencies::default(),
@@ -175,8 +187,19 @@ impl LayerState {
     /// The layer begins anew, under another SSRC.
     pub(crate) fn begin(&mut self, ssrc: Ssrc) {
         self.ssrc = Some(ssrc);
+        self.highest = None;
+        self.is_repaired = true;
         self.recent.clear();
         self.dependencies = Dependencies::default();
+    }
+
+    /// A packet came.
+    pub(crate) fn came(&mut self, sequence: u64, now: Instant) {
+        let is_old = |highest| sequence <= highest && highest - sequence < REPAIRED_MOST;
+        if self.highest.is_some_and(is_old) {
+            return;
+        }
+        (self.highest, self.last_packet) = (Some(sequence), Some(now));
     }
 
     pub(crate) fn is_live(&self, now: Instant) -> bool {
@@ -376,8 +399,8 @@ mod tests {
         for (rate, lasts, is_alone, expected) in [
             (30, 5000, true, 600),
             (25, 5000, true, 600),
-            (15, 5000, true, 1000),
-            (7, 5000, true, 2142),
+            (15, 5000, true, 666),
+            (7, 5000, true, 1428),
             // Neither comes: a screen that stands.
             (1, 2000, false, 0),
             (30, 2000, false, 0),

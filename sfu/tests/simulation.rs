@@ -270,6 +270,41 @@ fn a_layer_that_stops_is_replaced_by_the_next_one_below() {
 }
 
 #[test]
+fn what_nobody_gets_is_not_asked_for_again() {
+    let mut world = meeting(14, Link::default(), 1);
+    let lossy = Link {
+        loss: 0.1,
+        ..Link::default()
+    };
+    world.set_link(lossy);
+    let asked = |world: &World| ["q", "h", "f"].map(|layer| world.asked_again(layer));
+    let since = |before: [u64; 3], after: [u64; 3]| [0, 1, 2].map(|at| after[at] - before[at]);
+    world.run(2 * SECOND);
+    let before = asked(&world);
+    world.run(5 * SECOND);
+    let [low, middle, high] = since(before, asked(&world));
+    assert!(
+        low == 0 && middle == 0 && high > 10,
+        "{low} {middle} {high}"
+    );
+    world.select(0, wish(Quality::Low));
+    world.run(3 * SECOND);
+    let before = asked(&world);
+    world.run(5 * SECOND);
+    let [low, middle, high] = since(before, asked(&world));
+    assert!(low > 5 && middle == 0 && high == 0, "{low} {middle} {high}");
+    // The uppermost layer is given up with packets of it missing.
+    world.select(0, wish(Quality::High));
+    world.run(3 * SECOND);
+    world.stop_layer("f");
+    world.run(3 * SECOND);
+    let before = asked(&world);
+    world.run(3 * SECOND);
+    let [low, middle, high] = since(before, asked(&world));
+    assert!(low == 0 && middle > 5 && high == 0, "{low} {middle} {high}");
+}
+
+#[test]
 fn a_hundred_joins_cost_the_publisher_a_few_keyframes() {
     let mut world = World::new(5, Link::default());
     world.add_publisher(true);

@@ -82,6 +82,23 @@ impl Shard {
             }
         }
         if is_video {
+            // What nobody gets, or its publisher gave up, is not asked for again: it would take the room of
+            // what is wanted.
+            for at in 0..track.layers.len() {
+                let layer = &track.layers[at];
+                let mut subscriptions = track.subscriptions.iter();
+                let is_got = subscriptions.any(|one| [one.current, one.target].contains(&Some(at)));
+                let shall = is_got && !track.goes_on_without(layer);
+                if shall == layer.is_repaired || !layer.is_repairable {
+                    continue;
+                }
+                let (Some(ssrc), Some(peer)) = (layer.ssrc, self.peers.get_mut(&track.owner))
+                else {
+                    continue;
+                };
+                peer.ask_again(ssrc, shall);
+                track.layers[at].is_repaired = shall;
+            }
             for encoding in Encoding::ALL {
                 let quality = best[encoding as usize];
                 let told = &mut track.encodings[encoding].told_wanted;
@@ -184,7 +201,8 @@ impl Shard {
         track.is_red = is_red;
         let state = &mut track.layers[layer];
         let was_live = state.is_live(now);
-        state.last_packet = Some(now);
+        state.came(sequence, now);
+        state.is_repairable = params.resend().is_some();
         let mut told = describe(codec, &payload);
         // VP9's payload tells the same. VP8's does not beside a descriptor: browsers leave out there what
         // they say here.

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "for tests/layers.rs")]
 pub(crate) mod svc;
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ use svc::{Position, Shape};
 pub(crate) const TRACK: TrackId = TrackId(1);
 const TRACK_NAME: &str = "TR_1";
 const FRAME: Duration = Duration::from_millis(33);
+/// How often clients count what they were asked for.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often viewers look whether they can decode.
 const DECODE: Duration = Duration::from_millis(300);
 const PACKETS_PER_FRAME: u8 = 3;
@@ -131,6 +133,8 @@ pub(crate) struct World {
     random: StdRng,
     events: Vec<Event>,
     keyframe_requests: usize,
+    /// How often packets of each layer were asked for again.
+    asked_again: HashMap<Rid, u64>,
     last_answer: String,
     waits: Duration,
 }
@@ -210,6 +214,7 @@ impl World {
             random: StdRng::seed_from_u64(seed),
             events: Vec::new(),
             keyframe_requests: 0,
+            asked_again: HashMap::new(),
             last_answer: String::new(),
             waits: Duration::ZERO,
         }
@@ -222,7 +227,7 @@ impl World {
     }
 
     fn client(&mut self) -> usize {
-        self.client_of(RtcConfig::new())
+        self.client_of(RtcConfig::new().set_stats_interval(Some(STATS_INTERVAL)))
     }
 
     fn client_of(&mut self, config: RtcConfig) -> usize {
@@ -593,6 +598,15 @@ impl World {
         self.keyframe_requests
     }
 
+    /// How often the publisher was asked again for packets of a layer.
+    #[allow(dead_code, reason = "not for benches/hot.rs")]
+    pub(crate) fn asked_again(&self, layer: &str) -> u64 {
+        self.asked_again
+            .get(&Rid::from(layer))
+            .copied()
+            .unwrap_or(0)
+    }
+
     pub(crate) fn told(&self, is: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(is)
     }
@@ -959,6 +973,11 @@ impl World {
                 Output::Event(RtcEvent::ChannelOpen(id, _)) => client.channels.push(id),
                 Output::Event(RtcEvent::ChannelData(data)) => {
                     client.messages.push(data.data.clone())
+                }
+                Output::Event(RtcEvent::MediaEgressStats(stats)) => {
+                    if let Some(layer) = stats.rid {
+                        self.asked_again.insert(layer, stats.nacks);
+                    }
                 }
                 Output::Event(RtcEvent::KeyframeRequest(request)) => {
                     self.keyframe_requests += 1;
