@@ -93,6 +93,8 @@ export class MeetingSession {
   private rejoining = false;
   private choice: DeviceChoice | null;
   private readonly down: Halves = { signallingDownSince: null, mediaDownSince: null };
+  /** When the first half fell of what is still not whole. */
+  private fellAt: number | null = null;
   /** Hands that were told of: identity → the attribute's value. */
   private readonly handsTold = new Map<string, string>();
   private readonly linesLost = new Set<string>();
@@ -259,6 +261,7 @@ export class MeetingSession {
     this.arrivals.beQuiet();
     this.down.signallingDownSince = null;
     this.down.mediaDownSince = null;
+    this.fellAt = null;
     this.set({
       phase: 'connected',
       outage: null,
@@ -293,7 +296,9 @@ export class MeetingSession {
   private lineFell(): void {
     if (this.ended || this.state.phase !== 'connected') return;
     this.down.signallingDownSince = Date.now();
-    this.set({ phase: 'reconnecting', outage: outageOf(this.down) });
+    const outage = outageOf(this.down);
+    this.fellAt ??= outage?.since ?? null;
+    this.set({ phase: 'reconnecting', outage });
     this.remember();
   }
 
@@ -321,16 +326,20 @@ export class MeetingSession {
     const outage = outageOf(down);
     if (before?.kind === outage?.kind && before?.since === outage?.since) return;
     this.set({ outage });
-    if (before !== null && outage === null) this.outageIsOver(before, wentDownAt);
+    if (outage !== null) this.fellAt ??= outage.since;
+    else if (this.fellAt !== null) {
+      this.outageIsOver(this.fellAt, wentDownAt);
+      this.fellAt = null;
+    }
   }
 
-  private outageIsOver(outage: Outage, mediaWentDownAt: number | null): void {
+  private outageIsOver(since: number, mediaWentDownAt: number | null): void {
     const now = Date.now();
     const { wanted } = this.media;
     const mayBeOpen = microphoneAfterAbsence(wanted.microphone, mediaWentDownAt === null ? 0 : now - mediaWentDownAt);
     const isNowMuted = wanted.microphone && !mayBeOpen;
     if (isNowMuted) void this.media.setMicrophone(false, false);
-    if (isNowMuted || now - outage.since > WORDS_AFTER_MS) this.announceReturn(isNowMuted);
+    if (isNowMuted || now - since > WORDS_AFTER_MS) this.announceReturn(isNowMuted);
   }
 
   private sessionEnded(reason: Parameters<typeof endingFor>[0]): void {
