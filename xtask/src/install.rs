@@ -9,7 +9,7 @@ use crate::run::{is_installed, run, run_with, tools};
 const APT_BUDGET: Duration = Duration::from_secs(600);
 
 /// Debian packages and a program (or file) by which each is known to be there.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("chromium", "/usr/bin/chromium"),
     ("firefox-esr", "/usr/bin/firefox-esr"),
     ("ffmpeg", "/usr/bin/ffmpeg"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 7] = [
     ("cmake", "/usr/bin/cmake"),
     ("iproute2", "/usr/sbin/ip"),
     ("valgrind", "/usr/bin/valgrind"),
+    ("postgresql", "/usr/lib/postgresql/*/bin/initdb"),
 ];
 
 /// Installs the packages that are missing.
@@ -35,7 +36,7 @@ pub(crate) fn package(name: &str, file: &str) -> Result<()> {
 fn install(packages: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = packages
         .iter()
-        .filter(|(_, file)| !std::path::Path::new(file).exists())
+        .filter(|(_, file)| !is_there(file))
         .map(|(package, _)| *package)
         .collect();
     if missing.is_empty() {
@@ -67,6 +68,18 @@ fn install(packages: &[(&str, &str)]) -> Result<()> {
     let mut words = vec!["install", "-y", "--no-install-recommends"];
     words.extend(&missing);
     apt(&words)
+}
+
+/// Whether a file is there, in whose path a star may stand for one folder: a version.
+fn is_there(file: &str) -> bool {
+    let Some((folder, rest)) = file.split_once("/*/") else {
+        return std::path::Path::new(file).exists();
+    };
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.path().join(rest).exists())
 }
 
 /// A tool runs for seconds and is built once: quick to build beats quick to run.
