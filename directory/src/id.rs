@@ -41,6 +41,11 @@ macro_rules! ids {
             pub fn draw(now: Timestamp, random: &mut Random) -> $name {
                 $name(draw(now, random))
             }
+
+            /// As libraries take it.
+            pub fn as_uuid(&self) -> &Uuid {
+                &self.0
+            }
         }
 
         impl fmt::Display for $name {

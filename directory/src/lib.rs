@@ -12,6 +12,7 @@ pub mod organisation;
 pub mod people;
 mod permit;
 pub mod place;
+pub mod sign_in;
 pub mod store;
 pub mod time;
 

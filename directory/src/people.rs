@@ -18,9 +18,11 @@ use sqlx::any::AnyRow;
 
 pub(crate) use grants::{grants_of, sees_organisations_from};
 pub use invitation::{INVITATION_TIME, InvitationToken};
+pub(crate) use invitation::{accept, draw_token, invite, invited, token_hash};
+pub(crate) use person::set_invited;
 pub use person::{Administrators, NewPerson, PersonPage, PersonQuery, PersonState};
 pub use post::{Holder, Post};
-pub use temporary::{LONGEST_GRANT, Temporary, TemporaryKind};
+pub use temporary::{LONGEST_GRANT, Temporary, TemporaryKind, Term};
 
 use crate::Timestamp;
 use crate::authority::{Role, may_be_one_person};
@@ -109,7 +111,7 @@ impl From<sqlx::Error> for PeopleError {
     }
 }
 
-fn read_row(row: &AnyRow) -> Result<Person, StoreError> {
+pub(crate) fn read_row(row: &AnyRow) -> Result<Person, StoreError> {
     Ok(Person {
         id: store::parsed(row, "id")?,
         organisation: store::parsed(row, "organisation_id")?,
@@ -135,7 +137,7 @@ pub(crate) async fn find(
 }
 
 /// All roles that a person has or will have, by posts and for a time.
-async fn roles_of(
+pub(crate) async fn roles_of(
     connection: &mut AnyConnection,
     person: PersonId,
     now: Timestamp,

@@ -48,7 +48,7 @@ pub(crate) fn draw_token(random: &mut crate::Random) -> String {
 }
 
 /// Makes an invitation; those before it are taken back.
-pub(super) async fn invite(
+pub(crate) async fn invite(
     connection: &mut AnyConnection,
     act: &mut Act<'_>,
     person: PersonId,

@@ -260,18 +260,7 @@ impl Directory {
         new.left_at = Some(act.now);
         end_roles(connection, act, id).await?;
         end_sessions(connection, act, id, "left").await?;
-        // What could let them in again is not kept.
-        for query in [
-            "DELETE FROM passwords WHERE person_id = $1",
-            "DELETE FROM factors WHERE person_id = $1",
-            "DELETE FROM recovery_codes WHERE person_id = $1",
-            "DELETE FROM ceremonies WHERE person_id = $1",
-        ] {
-            sqlx::query(query)
-                .bind(id.to_string())
-                .execute(&mut *connection)
-                .await?;
-        }
+        forget_secrets(connection, id).await?;
         invitation::revoke(connection, act, id).await?;
         save(connection, act, "leave", &old, &mut new).await?;
         writing.commit().await?;
@@ -448,6 +437,35 @@ pub(super) async fn activate(
     save(connection, act, "accept_invitation", old, &mut new).await
 }
 
+/// Says that somebody has to come anew: what they signed in with is lost.
+pub(crate) async fn set_invited(
+    connection: &mut AnyConnection,
+    act: &Act<'_>,
+    old: &Person,
+) -> Result<(), StoreError> {
+    forget_secrets(connection, old.id).await?;
+    end_sessions(connection, act, old.id, "reset").await?;
+    let mut new = old.clone();
+    new.state = PersonState::Invited;
+    save(connection, act, "reset_sign_in", old, &mut new).await
+}
+
+/// What somebody could sign in with is not kept.
+async fn forget_secrets(connection: &mut AnyConnection, id: PersonId) -> Result<(), StoreError> {
+    for query in [
+        "DELETE FROM passwords WHERE person_id = $1",
+        "DELETE FROM factors WHERE person_id = $1",
+        "DELETE FROM recovery_codes WHERE person_id = $1",
+        "DELETE FROM ceremonies WHERE person_id = $1",
+    ] {
+        sqlx::query(query)
+            .bind(id.to_string())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Every role that somebody has, and every one that they lent, ends now.
 async fn end_roles(
     connection: &mut AnyConnection,
@@ -469,7 +487,7 @@ async fn end_roles(
 }
 
 /// Every session that somebody has open ends now.
-pub(crate) async fn end_sessions(
+async fn end_sessions(
     connection: &mut AnyConnection,
     act: &Act<'_>,
     id: PersonId,

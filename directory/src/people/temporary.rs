@@ -39,6 +39,15 @@ pub enum TemporaryKind {
     },
 }
 
+/// For how long a role is had, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term<'a> {
+    /// Until before when.
+    pub ends_at: Timestamp,
+    /// Why; a word at least.
+    pub purpose: &'a str,
+}
+
 /// A role for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Temporary {
@@ -68,8 +77,7 @@ impl Directory {
         post: PostId,
         role: Role,
         to: PersonId,
-        ends_at: Timestamp,
-        purpose: &str,
+        term: Term<'_>,
     ) -> Result<Temporary, PeopleError> {
         let from = act.who.person().ok_or(Denied::NotFound)?;
         let mut reading = self.store.read().await?;
@@ -88,9 +96,9 @@ impl Directory {
             person: to,
             role,
             organisation,
-            purpose: purpose.trim().to_owned(),
+            purpose: term.purpose.trim().to_owned(),
             starts_at: act.now,
-            ends_at,
+            ends_at: term.ends_at,
         };
         let receiver = find_person(connection, to).await?.ok_or(Denied::NotFound)?;
         let at = permit::lineage(connection, receiver.organisation).await?;
@@ -110,8 +118,7 @@ impl Directory {
         matter: MatterId,
         role: Role,
         person: PersonId,
-        ends_at: Timestamp,
-        purpose: &str,
+        term: Term<'_>,
     ) -> Result<Temporary, PeopleError> {
         let mut writing = self.begin(act, Action::GrantRoles, organisation).await?;
         let connection = writing.connection();
@@ -125,9 +132,9 @@ impl Directory {
             person,
             role,
             organisation,
-            purpose: purpose.trim().to_owned(),
+            purpose: term.purpose.trim().to_owned(),
             starts_at: act.now,
-            ends_at,
+            ends_at: term.ends_at,
         };
         insert(connection, act, &grant).await?;
         writing.commit().await?;

@@ -302,8 +302,10 @@ async fn nobody_comes_to_two_of_the_three_administrators_roles_on_any_way() {
                 matter,
                 Role::SystemAdministrator,
                 auditor,
-                end,
-                "临时帮忙",
+                Term {
+                    ends_at: end,
+                    purpose: "临时帮忙",
+                },
             )
             .await;
         assert!(matches!(guest, Err(PeopleError::WrongRole)), "{guest:?}");
@@ -331,7 +333,16 @@ async fn a_role_is_lent_for_a_time_and_ends_with_it_or_with_the_lenders_own() {
             let end = world.now.after(DAY * days);
             let directory = world.directory.clone();
             directory
-                .delegate(&mut world.act(who), post.id, role, to, end, purpose)
+                .delegate(
+                    &mut world.act(who),
+                    post.id,
+                    role,
+                    to,
+                    Term {
+                        ends_at: end,
+                        purpose,
+                    },
+                )
                 .await
         };
         for (role, to, days, purpose) in [
@@ -444,8 +455,10 @@ async fn who_has_left_has_no_right_from_that_moment_on() {
                 post.id,
                 Role::Head,
                 other.id,
-                end,
-                "出差",
+                Term {
+                    ends_at: end,
+                    purpose: "出差",
+                },
             )
             .await
             .unwrap();
@@ -539,8 +552,10 @@ async fn a_guest_has_a_role_in_one_matter_until_a_day() {
                 matter,
                 Role::Mediator,
                 guest.id,
-                end,
-                "特邀调解",
+                Term {
+                    ends_at: end,
+                    purpose: "特邀调解",
+                },
             )
             .await
             .unwrap();
