@@ -7,6 +7,7 @@
 pub mod act;
 pub mod audit;
 pub mod authority;
+pub mod divisions;
 pub mod id;
 pub mod organisation;
 pub mod people;

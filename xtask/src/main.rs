@@ -1,8 +1,9 @@
-//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `notice`, `sbom`.
+//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `notice`, `divisions`, `sbom`.
 
 mod bench;
 mod crowd;
 mod demo;
+mod divisions;
 mod fuzz;
 mod install;
 mod instructions;
@@ -30,6 +31,7 @@ cargo xtask bench share          simulate what each part of sharing a line is wo
 cargo xtask bench lines          measure what a viewer has of bad lines, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask notice               write NOTICE: what the program contains, under which licences
+cargo xtask divisions            derive the country's divisions from an open package, for directory/data
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
 ";
 
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["bench", "overload", options @ ..] => peers::overload(options),
         ["notice"] => inventory::write_notice(),
+        ["divisions"] => divisions::derive(),
         ["sbom"] => inventory::write_sbom(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
