@@ -58,6 +58,12 @@ impl Directory {
         audit::log::sign(self.store.write().await?, key, now).await
     }
 
+    /// The heads that were signed after a moment, as kept beside the log. They prove something only to who holds them
+    /// elsewhere.
+    pub async fn audit_heads(&self, after: Timestamp) -> Result<Vec<SignedHead>, StoreError> {
+        audit::log::heads(&self.store, after).await
+    }
+
     /// One page of the audit log of an organisation and all under it. That it was read is written down.
     pub async fn audit_page(
         &self,

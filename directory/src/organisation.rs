@@ -13,6 +13,7 @@ mod code;
 pub mod import;
 mod list;
 pub(crate) mod name;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub(crate) use change::active;
 pub use change::{Change, NewOrganisation, Successor};
 pub use code::{DivisionCode, NotACode};
 pub use list::{OrganisationPage, OrganisationQuery};
+pub use share::{LONGEST_SHARE, NewShare, SharedWith};
 
 #[cfg(doc)]
 use crate::Directory;
@@ -251,6 +253,10 @@ pub enum OrganisationError {
     /// Others are still under it, or people in it.
     #[error("it is not empty")]
     NotEmpty,
+    /// What is shared must be something to look at, for a purpose, with an organisation of another branch, until a day
+    /// that is not too far.
+    #[error("this can't be shared")]
+    BadShare,
     /// It must be said to which successor each organisation under it goes.
     #[error("it is not said where each organisation under it goes")]
     ChildrenLeft,

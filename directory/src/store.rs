@@ -13,11 +13,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Row as _, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use error::StoreError;
 
@@ -55,13 +56,21 @@ pub struct Store {
     engine: Engine,
     /// The file, and what tells it from another one that somebody put in its place.
     file: Option<(PathBuf, FileIdentity)>,
+    /// Whose turn it is to write, of those in this process: they wait here and not with a connection each, so that
+    /// readers have theirs.
+    turn: Arc<Semaphore>,
+    patience: Duration,
 }
 
 /// A transaction that only reads: all that it sees is of one moment.
 pub struct Reading(Transaction<'static, Any>);
 
 /// The transaction that writes. Dropped without [`Writing::commit`], it leaves nothing.
-pub struct Writing(Transaction<'static, Any>);
+pub struct Writing {
+    transaction: Transaction<'static, Any>,
+    /// Given back after the transaction is.
+    _turn: OwnedSemaphorePermit,
+}
 
 impl Store {
     /// Opens the database and brings it to this program's version.
@@ -120,7 +129,13 @@ impl Store {
             Location::Sqlite(file) => Some((file.clone(), identity(file)?)),
             Location::Postgres(_) => None,
         };
-        let store = Store { pool, engine, file };
+        let store = Store {
+            pool,
+            engine,
+            file,
+            turn: Arc::new(Semaphore::new(1)),
+            patience,
+        };
         migrate::migrate(&store).await?;
         Ok(store)
     }
@@ -141,23 +156,27 @@ impl Store {
 
     /// Begins to write, as soon as nobody else does.
     pub async fn write(&self) -> Result<Writing, StoreError> {
-        match self.engine {
-            Engine::Sqlite => {
-                let writing = Writing(self.pool.begin_with("BEGIN IMMEDIATE").await?);
-                // SQLite would go on to write into a file that has no name any more.
-                match &self.file {
-                    Some((file, known)) if identity(file)? != *known => Err(StoreError::Gone),
-                    _ => Ok(writing),
-                }
-            }
-            Engine::Postgres => {
-                // Read committed: what the writer before us did is seen once its lock is ours.
-                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
-                let mut transaction = self.pool.begin_with(begin).await?;
-                let lock = format!("SELECT pg_advisory_xact_lock({WRITER_LOCK})");
-                transaction.execute(sqlx::raw_sql(&lock)).await?;
-                Ok(Writing(transaction))
-            }
+        let turn = tokio::time::timeout(self.patience, self.turn.clone().acquire_owned()).await;
+        let turn = turn
+            .map_err(|_| StoreError::Locked)?
+            .map_err(|_| StoreError::Gone)?;
+        let begin = match self.engine {
+            Engine::Sqlite => "BEGIN IMMEDIATE",
+            // Read committed: what the writer before us did is seen once its lock is ours.
+            Engine::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        };
+        let mut writing = Writing {
+            transaction: self.pool.begin_with(begin).await?,
+            _turn: turn,
+        };
+        if self.engine == Engine::Postgres {
+            let lock = format!("SELECT pg_advisory_xact_lock({WRITER_LOCK})");
+            writing.connection().execute(sqlx::raw_sql(&lock)).await?;
+        }
+        match &self.file {
+            // SQLite would go on to write into a file that has no name any more.
+            Some((file, known)) if identity(file)? != *known => Err(StoreError::Gone),
+            _ => Ok(writing),
         }
     }
 
@@ -175,12 +194,12 @@ impl Reading {
 
 impl Writing {
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.0
+        &mut self.transaction
     }
 
     /// Makes it so. After an error, it is not so.
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.0.commit().await?)
+        Ok(self.transaction.commit().await?)
     }
 }
 

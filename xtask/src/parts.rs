@@ -60,6 +60,9 @@ const fn part(name: &'static str, minutes: u64, work: fn(Duration) -> Result<()>
 /// How many random cases each property is tried with in the long form; in the short one it is 256.
 const LONG_CASES: &str = "20000";
 
+/// How many processes are killed while they write a database, on each engine, in the long form; in the short one a few.
+const LONG_KILLS: &str = "50";
+
 /// How many meetings are simulated in the long form; in the short one a few.
 const LONG_SEEDS: &str = "5000";
 
@@ -121,6 +124,20 @@ const PARTS: &[Part] = &[
                 "cargo",
                 &["test", "--workspace"],
                 &[("PROPTEST_CASES", LONG_CASES)],
+            )
+        },
+    },
+    Part {
+        name: "kills",
+        minutes: 30,
+        is_long: true,
+        work: |budget| {
+            run_with(
+                ".",
+                budget,
+                "cargo",
+                &["test", "-p", "directory", "killed"],
+                &[("TERRACE_KILLS", LONG_KILLS)],
             )
         },
     },

@@ -16,6 +16,11 @@ const DOMAIN: &[u8] = b"terrace audit head 1";
 pub struct PublicKey(String);
 
 impl PublicKey {
+    /// What was written down. Whether it is a key is found out when something is checked with it.
+    pub fn from_text(text: String) -> PublicKey {
+        PublicKey(text)
+    }
+
     /// As it is written down.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -17,6 +17,9 @@ const PAGE: usize = 500;
 /// How many entries are written with one statement.
 const ENTRIES_AT_ONCE: usize = 200;
 
+/// How many characters of what somebody gives as a reason are kept.
+const REASON: usize = 500;
+
 /// Something new to be written down.
 pub(crate) struct Fresh {
     pub(crate) action: &'static str,
@@ -56,7 +59,10 @@ pub(crate) async fn append_all(
                 object_kind: fresh.object_kind.to_owned(),
                 object_id: fresh.object_id,
                 outcome: fresh.outcome.code().to_owned(),
-                reason: act.reason.clone(),
+                reason: act
+                    .reason
+                    .as_ref()
+                    .map(|reason| reason.chars().take(REASON).collect()),
                 address: act.address.map(|address| address.to_string()),
                 detail: fresh.detail.to_string(),
                 previous: tail.hash,
@@ -294,4 +300,29 @@ pub(crate) async fn sign(
         .await?;
     writing.commit().await?;
     Ok(head)
+}
+
+/// The heads that were signed after a moment, the oldest first.
+pub(crate) async fn heads(store: &Store, after: Timestamp) -> Result<Vec<SignedHead>, StoreError> {
+    let mut reading = store.read().await?;
+    let connection = reading.connection();
+    let (log, _) = end(connection).await?;
+    let query = "SELECT sequence, at, hash, key, signature FROM audit_heads \
+                 WHERE at > $1 ORDER BY at, sequence";
+    let rows = sqlx::query(query)
+        .bind(after.as_millis())
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(SignedHead {
+                log,
+                sequence: store::number(row, "sequence")? as u64,
+                hash: store::text(row, "hash")?,
+                at: store::moment(row, "at")?,
+                key: PublicKey::from_text(store::text(row, "key")?),
+                signature: store::text(row, "signature")?,
+            })
+        })
+        .collect()
 }

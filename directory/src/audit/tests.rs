@@ -401,6 +401,11 @@ async fn the_log_in_the_database_is_chained_signed_and_verified() {
         let head = directory.sign_audit_head(&key, MORNING).await.unwrap();
         assert_eq!(head.sequence, 1_203);
         let heads = [empty, head];
+        let kept = directory
+            .audit_heads(Timestamp::from_millis(0))
+            .await
+            .unwrap();
+        assert_eq!(kept, heads);
         let report = directory.verify_audit(&heads, &trusted).await.unwrap();
         assert_eq!(report.findings, []);
         assert_eq!((report.entries, report.proven_to), (1_203, 1_203));

@@ -145,7 +145,7 @@ impl Directory {
             let version = child.version;
             apply(connection, act, child, version, &Change::Move(into)).await?;
         }
-        hand_over(connection, act, id, into).await?;
+        hand_over(connection, id, into).await?;
         let new = end(connection, act, &old, State::Merged, &[into]).await?;
         writing.commit().await?;
         Ok(new)
@@ -195,7 +195,7 @@ impl Directory {
                 apply(connection, act, child, child.version, &change).await?;
             }
         }
-        hand_over(connection, act, id, first.id).await?;
+        hand_over(connection, id, first.id).await?;
         let ids: Vec<OrganisationId> = successors.iter().map(|successor| successor.id).collect();
         let new = end(connection, act, &old, State::Split, &ids).await?;
         writing.commit().await?;
@@ -459,7 +459,6 @@ pub(super) async fn close(
 /// What was in the old one is in the new one.
 async fn hand_over(
     connection: &mut AnyConnection,
-    act: &Act<'_>,
     old: OrganisationId,
     new: OrganisationId,
 ) -> Result<(), StoreError> {
@@ -473,7 +472,6 @@ async fn hand_over(
             .execute(&mut *connection)
             .await?;
     }
-    let _ = act;
     Ok(())
 }
 

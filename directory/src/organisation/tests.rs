@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::Directory;
 use crate::act::{Act, Who};
-use crate::authority::Refusal;
+use crate::authority::{Action, Refusal};
 use crate::id::PersonId;
 use crate::place::{PlaceData, PlaceError, PlaceKind, Use};
 use crate::store::Store;
@@ -752,6 +752,87 @@ async fn halls_and_rooms_are_made_changed_and_closed() {
                 .unwrap()
                 .is_empty()
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shared_is_seen_by_who_may_look_at_home_with_a_reason_until_its_day() {
+    on_both_open(|store| async move {
+        let mut world = World::new(store.clone()).await;
+        let tree = world.liaoning().await;
+        let (own, other) = (tree.shenyang.id, tree.dalian.id);
+        let security = appoint(&store, own, &["security_administrator"], world.now).await;
+        let head = appoint(&store, other, &["head"], world.now).await;
+        let directory = world.directory.clone();
+        let day = Duration::from_secs(24 * 3600);
+        let share = |with, action, days: u32, purpose: &str| NewShare {
+            with,
+            actions: vec![action],
+            purpose: purpose.to_owned(),
+            ends_at: MORNING.after(day * days),
+        };
+        let see = Action::SeeOrganisation;
+        let mut act = world.act(Who::Person(security));
+        let unreasoned = directory
+            .share_organisation(&mut act, own, share(other, see, 2, "联合调解"))
+            .await;
+        assert!(
+            matches!(
+                unreasoned,
+                Err(OrganisationError::Denied(Denied::ReasonNeeded))
+            ),
+            "{unreasoned:?}"
+        );
+        act.reason = Some("联合调解需要".to_owned());
+        for (bad, what) in [
+            (
+                share(other, Action::ManageOrganisations, 2, "联合调解"),
+                "it changes",
+            ),
+            (share(other, see, 0, "联合调解"), "it is over"),
+            (share(other, see, 400, "联合调解"), "it is too long"),
+            (share(other, see, 2, " "), "it has no purpose"),
+            (share(tree.heping.id, see, 2, "联合调解"), "it is below"),
+            (share(tree.province.id, see, 2, "联合调解"), "it is above"),
+            (share(own, see, 2, "联合调解"), "it is itself"),
+        ] {
+            let shared = directory.share_organisation(&mut act, own, bad).await;
+            assert!(
+                matches!(shared, Err(OrganisationError::BadShare)),
+                "{what}: {shared:?}"
+            );
+        }
+        let shared = directory
+            .share_organisation(&mut act, own, share(other, see, 2, "联合调解"))
+            .await
+            .unwrap();
+        let listed = directory.shares(&act, own).await.unwrap();
+        assert_eq!(listed, std::slice::from_ref(&shared));
+
+        let mut act = world.act(Who::Person(head));
+        let seen = directory.organisation(&act, own).await;
+        assert!(matches!(seen, Err(Denied::ReasonNeeded)), "{seen:?}");
+        act.reason = Some("联合调解".to_owned());
+        assert_eq!(directory.organisation(&act, own).await.unwrap().id, own);
+        let below = directory.organisation(&act, tree.heping.id).await;
+        assert!(matches!(below, Err(Denied::NotFound)), "{below:?}");
+        act.now = shared.ends_at;
+        let seen = directory.organisation(&act, own).await;
+        assert!(matches!(seen, Err(Denied::NotFound)), "{seen:?}");
+
+        let mut act = world.act(Who::Person(security));
+        act.reason = Some("不再需要".to_owned());
+        directory.end_share(&mut act, own, shared.id).await.unwrap();
+        let again = directory.end_share(&mut act, own, shared.id).await;
+        assert!(
+            matches!(again, Err(OrganisationError::Denied(Denied::NotFound))),
+            "{again:?}"
+        );
+        let mut act = world.act(Who::Person(head));
+        act.reason = Some("联合调解".to_owned());
+        let seen = directory.organisation(&act, own).await;
+        assert!(matches!(seen, Err(Denied::NotFound)), "{seen:?}");
     })
     .await;
 }

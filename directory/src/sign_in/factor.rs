@@ -173,7 +173,7 @@ impl SignIn {
         Ok(factors_of(connection, session.person).await?)
     }
 
-    /// Takes a factor away. That is dangerous: who it is must have been proven just now; and an administrator keeps one.
+    /// Takes a factor away; an administrator keeps one.
     pub async fn remove_factor(
         &self,
         act: &mut Act<'_>,
@@ -181,9 +181,6 @@ impl SignIn {
         id: FactorId,
     ) -> Result<(), SignInError> {
         let (mut writing, session) = self.begin_for_factors(act, token).await?;
-        if !session.is_fresh(act.now) {
-            return Err(SignInError::StepUpNeeded);
-        }
         let connection = writing.connection();
         let factors = factors_of(connection, session.person).await?;
         let factor = factors
@@ -212,8 +209,8 @@ impl SignIn {
         token: &SessionToken,
     ) -> Result<Vec<String>, SignInError> {
         let (mut writing, session) = self.begin_for_factors(act, token).await?;
-        if session.strength != session::Strength::TwoFactors || !session.is_fresh(act.now) {
-            return Err(SignInError::StepUpNeeded);
+        if session.strength != session::Strength::TwoFactors {
+            return Err(SignInError::SecondFactorNeeded);
         }
         let connection = writing.connection();
         let codes = self
@@ -234,7 +231,8 @@ impl SignIn {
         Ok(codes)
     }
 
-    /// Opens the transaction for what somebody does with their own factors: who has some must have given one.
+    /// Opens the transaction for what somebody does with their own factors: who has some must have given one, and who it
+    /// is must have been proven just now, so that a session left open gives nobody a factor of theirs.
     pub(super) async fn begin_for_factors(
         &self,
         act: &mut Act<'_>,
@@ -248,6 +246,9 @@ impl SignIn {
             .is_empty();
         if has_some && session.strength != session::Strength::TwoFactors {
             return Err(SignInError::SecondFactorNeeded);
+        }
+        if !session.is_fresh(act.now) {
+            return Err(SignInError::StepUpNeeded);
         }
         Ok((writing, session))
     }

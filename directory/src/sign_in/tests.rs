@@ -491,6 +491,11 @@ async fn the_last_factor_of_an_administrator_stays_and_taking_one_away_is_proven
                 .unwrap()
                 .is_empty()
         );
+        // A session that was left open sets nothing up.
+        let (_, open) = world.official("wang.wu").await;
+        world.now = world.now.after(STEP_UP_TIME + SECOND);
+        let begun = sign_in.begin_totp(&mut world.act(), &open, "综治").await;
+        assert!(matches!(begun, Err(SignInError::StepUpNeeded)));
     })
     .await;
 }

@@ -97,6 +97,50 @@ async fn a_second_writer_waits_and_sees_what_the_first_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_who_wait_to_write_leave_room_for_who_reads() {
+    on_both_open(|store| async move {
+        let first = store.write().await.unwrap();
+        let waiting: Vec<_> = (0..50)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let mut writing = store.write().await.unwrap();
+                    insert(&mut writing, &format!("{number}")).await.unwrap();
+                    writing.commit().await.unwrap();
+                })
+            })
+            .collect();
+        tokio::time::sleep(SHORT).await;
+        assert!(ids(&store).await.is_empty());
+        drop(first);
+        for one in waiting {
+            one.await.unwrap();
+        }
+        assert_eq!(ids(&store).await.len(), 50);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_of_another_program_is_waited_for_too() {
+    on_both(|location| async move {
+        let store = Store::open_with_patience(&location, SHORT).await.unwrap();
+        let other = Store::open_with_patience(&location, SHORT).await.unwrap();
+        let first = store.write().await.unwrap();
+        let second = other.write().await;
+        assert!(matches!(second.err(), Some(StoreError::Locked)));
+        drop(first);
+        let mut writing = other.write().await.unwrap();
+        insert(&mut writing, "a").await.unwrap();
+        writing.commit().await.unwrap();
+        assert_eq!(ids(&store).await, ["a"]);
+        store.close().await;
+        other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_writer_who_waits_too_long_is_told_that_it_is_locked() {
     on_both(|location| async move {
         let store = Store::open_with_patience(&location, SHORT).await.unwrap();

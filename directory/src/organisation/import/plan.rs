@@ -129,6 +129,20 @@ pub(super) struct There {
     top: Option<OrganisationId>,
 }
 
+#[cfg(test)]
+impl There {
+    /// An empty directory.
+    pub(super) fn nothing() -> There {
+        There {
+            organisations: HashMap::new(),
+            by_code: HashMap::new(),
+            by_name: HashMap::new(),
+            elsewhere: HashSet::new(),
+            top: None,
+        }
+    }
+}
+
 /// Reads what is there of a branch, or of all.
 pub(super) async fn what_is_there(
     connection: &mut AnyConnection,

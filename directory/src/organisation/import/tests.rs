@@ -2,12 +2,13 @@ use std::io::BufRead as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rand::Rng as _;
 
 use super::*;
 use crate::act::{Act, Who};
 use crate::id::OrganisationId;
-use crate::organisation::{Kind, OrganisationQuery};
+use crate::organisation::{Kind, Level, OrganisationQuery};
 use crate::store::{Location, Store};
 use crate::testing::{MORNING, appoint, on_both, on_both_open, postgres_database, random};
 use crate::{Directory, Timestamp};
@@ -532,6 +533,89 @@ async fn ten_thousand_rows_with_one_bad_one_change_nothing_and_name_it() {
         );
     })
     .await;
+}
+
+/// Cells that go together in good ways and in bad ones.
+fn cells() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "",
+        "21",
+        "2101",
+        "2102",
+        "210101",
+        "210102",
+        "210101001",
+        "210101001001",
+        "219901",
+        "99",
+        "2100",
+        "某机构",
+        "=1",
+        "部门",
+        "综治中心",
+        "网格",
+        "省级",
+        "县级",
+        "5",
+        "x",
+    ])
+    .prop_map(str::to_owned)
+}
+
+proptest! {
+    #[test]
+    fn whatever_bytes_a_file_has_it_is_read_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..400), is_workbook in any::<bool>(),
+    ) {
+        let file = if is_workbook { [b"PK\x03\x04", &bytes[..]].concat() } else { bytes };
+        if let Ok(sheet) = read(&file) {
+            prop_assert!(!sheet.problems.is_empty() || sheet.rows.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_damaged_workbook_is_read_or_refused(at in 0..6_000_usize, value in any::<u8>()) {
+        let mut workbook = rust_xlsxwriter::Workbook::new();
+        let sheet = workbook.add_worksheet();
+        for (row, (name, code)) in [("名称", "代码"), ("某省", "21")].into_iter().enumerate() {
+            sheet.write(row as u32, 0, name).unwrap();
+            sheet.write(row as u32, 1, code).unwrap();
+        }
+        let mut file = workbook.save_to_buffer().unwrap();
+        let at = at % file.len();
+        file[at] = value;
+        let _ = read(&file);
+    }
+
+    #[test]
+    fn what_a_plan_finds_good_is_a_tree(
+        rows in prop::collection::vec(prop::collection::vec(cells(), 6), 0..12),
+    ) {
+        let mut file = String::from("名称,代码,类型,层级,上级代码,级联上级代码\n");
+        for row in &rows {
+            file.push_str(&row.join(","));
+            file.push('\n');
+        }
+        let sheet = read(file.as_bytes()).unwrap();
+        let plan = plan::plan(&sheet, &plan::There::nothing(), Missing::Keep);
+        if plan.problems.is_empty() {
+            prop_assert_eq!(plan.new.len(), sheet.rows.len());
+            for (at, one) in plan.new.iter().enumerate() {
+                match one.parent {
+                    Parent::New(above) => {
+                        prop_assert!(above < at);
+                        if one.kind == Kind::Centre {
+                            prop_assert!(plan.new[above].level < one.level);
+                        }
+                    }
+                    Parent::None => prop_assert_eq!(one.level, Some(Level::Province)),
+                    Parent::There(_) => prop_assert!(false, "nothing is there"),
+                }
+            }
+        } else {
+            prop_assert!(plan.new.is_empty());
+        }
+    }
 }
 
 fn location_from(text: &str) -> Location {
