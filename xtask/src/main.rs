@@ -1,4 +1,4 @@
-//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `notice`, `divisions`, `sbom`.
+//! Every chore of the project: `cargo xtask demo`, `test`, `lint`, `bench`, `simulate`, `notice`, `divisions`, `sbom`.
 
 mod bench;
 mod crowd;
@@ -13,6 +13,7 @@ mod page;
 mod parts;
 mod peers;
 mod run;
+mod simulate;
 
 use anyhow::{Result, bail};
 
@@ -30,6 +31,7 @@ cargo xtask bench estimate       simulate what the estimate makes of lines, for 
 cargo xtask bench share          simulate what each part of sharing a line is worth, for docs/performance.md
 cargo xtask bench lines          measure what a viewer has of bad lines, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
+cargo xtask simulate cascade [..] play a province of nodes: --villages 15000 --seed 1 --minutes 10
 cargo xtask notice               write NOTICE: what the program contains, under which licences
 cargo xtask divisions            derive the country's divisions from an open package, for directory/data
 cargo xtask sbom                 write the same as a CycloneDX SBOM to sbom/terrace.cdx.json
@@ -56,6 +58,7 @@ fn main() -> Result<()> {
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["bench", "overload", options @ ..] => peers::overload(options),
+        ["simulate", "cascade", options @ ..] => simulate::cascade(options),
         ["notice"] => inventory::write_notice(),
         ["divisions"] => divisions::derive(),
         ["sbom"] => inventory::write_sbom(),
