@@ -84,7 +84,7 @@ const PARTS: &[Part] = &[
     part("client-size", 1, |budget| {
         run("web-client", budget, "npm", &["run", "size"])
     }),
-    part("clippy", 15, |budget| {
+    part("clippy", 20, |budget| {
         run(
             ".",
             budget,
@@ -99,7 +99,7 @@ const PARTS: &[Part] = &[
             ],
         )
     }),
-    part("unit", 15, |budget| {
+    part("unit", 25, |budget| {
         run(".", budget, "cargo", &["test", "--workspace"])
     }),
     part("notice", 1, |_| inventory::check_notice()),
