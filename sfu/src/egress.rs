@@ -522,7 +522,8 @@ impl Outlet {
         mut find: impl FnMut(u16) -> Option<Sent>,
         transmits: &mut VecDeque<Transmit>,
     ) {
-        let Some(at) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else {
+        let of = |stream: &Stream| stream.ssrc == ssrc && stream.rtx.is_some();
+        let Some(at) = self.streams.iter().position(of) else {
             return;
         };
         let copies = copies(&self.estimate);

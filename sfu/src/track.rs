@@ -317,16 +317,19 @@ impl Track {
 
     /// What may be chosen of an encoding: each layer's quality, and whether it is live and of it.
     pub(crate) fn choices(&self, encoding: Encoding, now: Instant) -> Vec<(Quality, bool)> {
-        let is_choice = |layer: &LayerState| {
-            layer.encoding == encoding && layer.is_live(now) && !self.goes_on_without(layer)
-        };
+        let is_choice = |layer: &LayerState| layer.encoding == encoding && self.is_sent(layer, now);
         let choice = |layer: &LayerState| (layer.quality, is_choice(layer));
         self.layers.iter().map(choice).collect()
     }
 
+    /// Whether the publisher sends a layer.
+    pub(crate) fn is_sent(&self, layer: &LayerState, now: Instant) -> bool {
+        layer.is_live(now) && !self.goes_on_without(layer)
+    }
+
     /// Whether a less sharp layer has come for so long without `layer` that its publisher has given
     /// it up, as browsers do when their own line gets thinner.
-    pub(crate) fn goes_on_without(&self, layer: &LayerState) -> bool {
+    fn goes_on_without(&self, layer: &LayerState) -> bool {
         let Some(last) = layer.last_packet else {
             return false;
         };

@@ -185,13 +185,13 @@ impl Shard {
         peer.heard_speaking(bill.loudest, SPEAKER_STAYS, now);
         peer.outlet.estimate.advance(now);
         let budget = peer.outlet.estimate.budget(now);
-        let doubling = double(peer, budget, bill.needed + bill.sound);
+        let doubling = double(peer, budget, &bill);
         let repaired = repaired(&peer.outlet);
-        let is_full = match budget {
+        let is_narrow = match budget {
             Budget::Bits(bits) => bill.needed > for_pictures(bits, &peer.outlet, bill.sound),
             _ => false,
         };
-        peer.redundancy.set_short(is_full);
+        peer.redundancy.set_short(is_narrow);
         let sound = bill.sound(&peer.redundancy);
         let given = match budget {
             Budget::Unlimited => None,
@@ -321,11 +321,11 @@ fn repaired(outlet: &Outlet) -> f64 {
     }
 }
 
-/// Sends pictures twice, or not, by what the line carries and `wanted` bits per second cost. Returns what
-/// is to be looked for where there may be room for it.
-fn double(peer: &mut Peer, budget: Budget, wanted: u64) -> Option<u64> {
-    let gains = peer.outlet.gains_by_doubling() && wanted > 0;
-    let cost = wanted as f64 * (2.0 + peer.outlet.repaired());
+/// Sends pictures twice, or not, by what the line carries and what is on the bill. Returns what is to be
+/// looked for where there may be room for it.
+fn double(peer: &mut Peer, budget: Budget, bill: &Bill) -> Option<u64> {
+    let gains = peer.outlet.gains_by_doubling() && bill.needed > 0;
+    let cost = (bill.needed + bill.sound) as f64 * (2.0 + peer.outlet.repaired());
     let is_doubled = match budget {
         Budget::Bits(bits) if peer.outlet.is_doubled() => bits as f64 >= cost,
         Budget::Bits(bits) => bits as f64 >= cost * DOUBLE_ROOM,

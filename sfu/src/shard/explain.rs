@@ -133,7 +133,7 @@ fn picture(peer: &Peer, track: &Track, one: &Subscription, now: Instant) -> Pict
         Some(_) => None,
         None => one
             .current
-            .and_then(|at| sent(&track.layers, at, one.filter.current(), now)),
+            .and_then(|at| sent(track, at, one.filter.current(), now)),
     };
     let reason = withheld.unwrap_or_else(|| limited_by(track, one, &steps, sent, now));
     let given = left(one.by_processor, &steps)
@@ -173,7 +173,7 @@ fn withheld(track: &Track, one: &Subscription, now: Instant) -> Option<Reason> {
         Some(Reason::Codec)
     } else if track.is_muted {
         Some(Reason::Muted)
-    } else if !track.layers.iter().any(|layer| layer.is_live(now)) {
+    } else if !track.layers.iter().any(|layer| track.is_sent(layer, now)) {
         Some(Reason::Publisher)
     } else {
         None
@@ -181,8 +181,9 @@ fn withheld(track: &Track, one: &Subscription, now: Instant) -> Option<Reason> {
 }
 
 /// What is sent of a layer and those within it, as far as the publisher sends it.
-fn sent(layers: &[LayerState], at: usize, filter: Indices, now: Instant) -> Option<ladder::Step> {
-    let layer = layers.get(at).filter(|layer| layer.is_live(now))?;
+fn sent(track: &Track, at: usize, filter: Indices, now: Instant) -> Option<ladder::Step> {
+    let layers = &track.layers;
+    let layer = layers.get(at).filter(|layer| track.is_sent(layer, now))?;
     let limit = filter.min(layer.meter.live(now, LAYER_SILENCE));
     let alike = layers.iter().filter(|one| one.encoding == layer.encoding);
     let quality = match alike.count() {
@@ -236,7 +237,7 @@ fn limited_by(
         return Reason::Processor;
     }
     let is_there = track.layers.get(best.layer).is_some_and(|layer| {
-        layer.is_live(now) && layer.meter.live(now, LAYER_SILENCE).admits(best.limit)
+        track.is_sent(layer, now) && layer.meter.live(now, LAYER_SILENCE).admits(best.limit)
     });
     if is_there {
         Reason::Keyframe
@@ -270,7 +271,7 @@ fn layers(track: &Track, encoding: Encoding, now: Instant) -> Vec<Layer> {
     let told = |(at, spatial, quality): (usize, Option<u8>, Quality)| {
         let state = &track.layers[at];
         let (top, live) = (state.meter.top(), state.meter.live(now, LAYER_SILENCE));
-        let is_received = state.is_live(now) && spatial.is_none_or(|at| at <= live.spatial);
+        let is_received = track.is_sent(state, now) && spatial.is_none_or(|at| at <= live.spatial);
         let limit = Indices {
             spatial: spatial.unwrap_or(u8::MAX),
             ..Indices::ALL
@@ -370,8 +371,19 @@ mod tests {
             quality,
             temporal: u8::MAX,
         };
-        let table: [(Change, Option<Quality>, Option<Quality>, Reason); 15] = [
+        let table: [(Change, Option<Quality>, Option<Quality>, Reason); 16] = [
             (|_, _| {}, Some(High), Some(High), Reason::All),
+            (
+                // Those below have gone on without it for a second.
+                |track, one| {
+                    let last = &mut track.layers[2].last_packet;
+                    *last = last.map(|at| at - Duration::from_secs(1));
+                    (one.current, one.target) = (Some(1), Some(1));
+                },
+                Some(High),
+                Some(Medium),
+                Reason::Publisher,
+            ),
             (
                 |_, one| one.mid = None,
                 Some(High),

@@ -27,7 +27,7 @@ impl Shard {
         let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
-        let mut asked = [false; 8];
+        let (mut asked, mut got) = ([false; 8], [false; 8]);
         let choices = Encoding::ALL.map(|encoding| track.choices(encoding, now));
         let is_video = track.publication.kind == TrackKind::Video;
         let common = track.common();
@@ -72,6 +72,9 @@ impl Shard {
                 one.current = None;
             }
             one.target = target;
+            for layer in [one.current, target].into_iter().flatten() {
+                got[layer.min(7)] = true;
+            }
             let Some(layer) = target else {
                 continue;
             };
@@ -84,11 +87,9 @@ impl Shard {
         if is_video {
             // What nobody gets, or its publisher gave up, is not asked for again: it would take the room of
             // what is wanted.
-            for at in 0..track.layers.len() {
-                let layer = &track.layers[at];
-                let mut subscriptions = track.subscriptions.iter();
-                let is_got = subscriptions.any(|one| [one.current, one.target].contains(&Some(at)));
-                let shall = is_got && !track.goes_on_without(layer);
+            for (at, layer) in track.layers.iter_mut().enumerate() {
+                let (_, is_sent) = choices[layer.encoding as usize][at];
+                let shall = got[at.min(7)] && is_sent;
                 if shall == layer.is_repaired || !layer.is_repairable {
                     continue;
                 }
@@ -97,7 +98,7 @@ impl Shard {
                     continue;
                 };
                 peer.ask_again(ssrc, shall);
-                track.layers[at].is_repaired = shall;
+                layer.is_repaired = shall;
             }
             for encoding in Encoding::ALL {
                 let quality = best[encoding as usize];
