@@ -95,10 +95,9 @@ pub fn start(province: &str, lowest: Level, suffix: &str) -> Result<Sheet, Unrea
 mod tests {
     use super::*;
     use crate::Directory;
-    use crate::act::{Act, Who};
     use crate::organisation::OrganisationQuery;
     use crate::organisation::import::Missing;
-    use crate::testing::{MORNING, on_both_open, random};
+    use crate::testing::{MORNING, by_machine, on_both_open, random};
 
     fn counts(divisions: &[Division]) -> [usize; 5] {
         Level::ALL.map(|level| divisions.iter().filter(|one| one.level == level).count())
@@ -132,13 +131,7 @@ mod tests {
         on_both_open(|store| async move {
             let mut source = random(1);
             let directory = Directory::new(store, MORNING, &mut source).await.unwrap();
-            let mut act = Act {
-                who: Who::Machine,
-                now: MORNING,
-                address: None,
-                reason: None,
-                random: &mut source,
-            };
+            let mut act = by_machine(&mut source);
             for (province, lowest) in [
                 ("21", Level::Village),
                 ("44", Level::Township),

@@ -17,6 +17,7 @@ use rand::SeedableRng as _;
 use sqlx::Connection as _;
 
 use crate::Timestamp;
+use crate::act::{Act, Who};
 use crate::store::{Location, Store};
 
 /// The day on which the tests' time begins: 2026-03-02 08:00 in Shanghai.
@@ -37,6 +38,17 @@ struct Server {
 /// Randomness that is the same each time.
 pub(crate) fn random(seed: u64) -> rand::rngs::StdRng {
     rand::rngs::StdRng::seed_from_u64(seed)
+}
+
+/// What the machine itself does in the morning.
+pub(crate) fn by_machine(random: &mut rand::rngs::StdRng) -> Act<'_> {
+    Act {
+        who: Who::Machine,
+        now: MORNING,
+        address: None,
+        reason: None,
+        random,
+    }
 }
 
 /// Runs a test on a fresh database of each engine.

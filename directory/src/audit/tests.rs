@@ -4,11 +4,11 @@ use rand::seq::SliceRandom as _;
 use sqlx::Executor as _;
 
 use super::*;
-use crate::act::{Act, Who};
+use crate::act::Who;
 use crate::id::{LogId, PersonId};
 use crate::organisation::{Kind, Level, NewOrganisation};
 use crate::store::{Engine, Store};
-use crate::testing::{MORNING, appoint, on_both_open, random};
+use crate::testing::{MORNING, appoint, by_machine, on_both_open, random};
 use crate::{Denied, Directory, Timestamp};
 
 /// How many tamperings are drawn.
@@ -366,13 +366,7 @@ async fn write_some(store: &Store, count: u64) {
     let mut source = random(1);
     for number in 0..count {
         let mut writing = store.write().await.unwrap();
-        let act = Act {
-            who: Who::Machine,
-            now: MORNING,
-            address: None,
-            reason: None,
-            random: &mut source,
-        };
+        let act = by_machine(&mut source);
         let fresh = Fresh {
             action: "try",
             object_kind: "thing",
@@ -465,13 +459,8 @@ async fn the_log_is_read_by_page_and_by_what_is_sought_and_that_is_written_down(
             .await
             .unwrap();
         write_some(&store, 25).await;
-        let mut act = Act {
-            who: Who::Machine,
-            now: MORNING.after(std::time::Duration::from_secs(1)),
-            address: None,
-            reason: None,
-            random: &mut source,
-        };
+        let mut act = by_machine(&mut source);
+        act.now = MORNING.after(std::time::Duration::from_secs(1));
         let province = NewOrganisation {
             kind: Kind::Centre,
             level: Some(Level::Province),

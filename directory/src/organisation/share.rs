@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
+use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
 use super::{OrganisationError, active};
@@ -95,15 +96,13 @@ impl Directory {
             .bind(share.ends_at.as_millis())
             .execute(&mut *connection)
             .await?;
-        let fresh = Fresh {
-            action: ACTION.code(),
-            object_kind: "organisation",
-            object_id: Some(organisation.to_string()),
-            organisation: Some(organisation),
-            outcome: Outcome::Done,
-            detail: json!({ "change": "share", "share": share }),
-        };
-        audit::append(connection, act, fresh).await?;
+        record(
+            connection,
+            act,
+            organisation,
+            json!({ "change": "share", "share": share }),
+        )
+        .await?;
         writing.commit().await?;
         Ok(share)
     }
@@ -128,15 +127,13 @@ impl Directory {
         if ended.rows_affected() == 0 {
             return Err(Denied::NotFound.into());
         }
-        let fresh = Fresh {
-            action: ACTION.code(),
-            object_kind: "organisation",
-            object_id: Some(organisation.to_string()),
-            organisation: Some(organisation),
-            outcome: Outcome::Done,
-            detail: json!({ "change": "end_share", "share": id }),
-        };
-        audit::append(connection, act, fresh).await?;
+        record(
+            connection,
+            act,
+            organisation,
+            json!({ "change": "end_share", "share": id }),
+        )
+        .await?;
         writing.commit().await?;
         Ok(())
     }
@@ -171,4 +168,21 @@ impl Directory {
         };
         Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
     }
+}
+
+async fn record(
+    connection: &mut AnyConnection,
+    act: &Act<'_>,
+    organisation: OrganisationId,
+    detail: serde_json::Value,
+) -> Result<(), StoreError> {
+    let fresh = Fresh {
+        action: ACTION.code(),
+        object_kind: "organisation",
+        object_id: Some(organisation.to_string()),
+        organisation: Some(organisation),
+        outcome: Outcome::Done,
+        detail,
+    };
+    audit::append(connection, act, fresh).await
 }

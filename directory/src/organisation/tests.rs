@@ -7,7 +7,7 @@ use crate::authority::{Action, Refusal};
 use crate::id::PersonId;
 use crate::place::{PlaceData, PlaceError, PlaceKind, Use};
 use crate::store::Store;
-use crate::testing::{MORNING, appoint, on_both_open, random};
+use crate::testing::{MORNING, appoint, by_machine, on_both_open, random};
 
 /// A directory with somebody at the machine who does everything at once.
 struct World {
@@ -257,13 +257,7 @@ async fn two_who_write_at_once_are_one_after_the_other() {
             let (directory, one) = (world.directory.clone(), tree.heping.clone());
             tokio::spawn(async move {
                 let mut source = random(number);
-                let mut act = Act {
-                    who: Who::Machine,
-                    now: MORNING,
-                    address: None,
-                    reason: None,
-                    random: &mut source,
-                };
+                let mut act = by_machine(&mut source);
                 let change = Change::Rename(format!("和平区{number}"));
                 directory
                     .change_organisation(&mut act, one.id, one.version, change)

@@ -7,7 +7,7 @@ use crate::id::MatterId;
 use crate::organisation::{Kind, Level, NewOrganisation};
 use crate::permit;
 use crate::store::Store;
-use crate::testing::{MORNING, on_both_open, random};
+use crate::testing::{MORNING, by_machine, on_both_open, random};
 use crate::{Denied, Directory};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -32,13 +32,7 @@ impl World {
         let directory = Directory::new(store.clone(), MORNING, &mut source)
             .await
             .unwrap();
-        let mut act = Act {
-            who: Who::Machine,
-            now: MORNING,
-            address: None,
-            reason: None,
-            random: &mut source,
-        };
+        let mut act = by_machine(&mut source);
         let mut ids = Vec::new();
         for (level, name, parent) in [
             (Level::Province, "辽宁省", None),

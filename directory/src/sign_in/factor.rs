@@ -404,6 +404,26 @@ pub(super) async fn insert(
     Ok(())
 }
 
+/// Ends the giving of a second factor: it is noted, and where it was right the session has another token.
+pub(super) async fn settle(
+    mut writing: Writing,
+    act: &mut Act<'_>,
+    session: &Session,
+    by: &str,
+    is_right: bool,
+) -> Result<SessionToken, SignInError> {
+    let connection = writing.connection();
+    let person = people::find(connection, session.person).await?;
+    let (token, outcome) = match is_right {
+        true => (Some(raise(connection, act, session).await?), Outcome::Done),
+        false => (None, Outcome::Failed),
+    };
+    let (person, detail) = (person.as_ref(), json!({ "session": session.id, "by": by }));
+    session::note(connection, act, "second_factor", person, outcome, detail).await?;
+    writing.commit().await?;
+    token.ok_or(SignInError::Wrong)
+}
+
 /// The session is proven by two factors from now on, under a token that nobody had before.
 pub(super) async fn raise(
     connection: &mut AnyConnection,

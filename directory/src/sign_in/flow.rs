@@ -50,17 +50,7 @@ impl SignIn {
         act.who = Who::Person(person.id);
         people::accept(connection, act, token, &person).await?;
         keep_password(connection, act.now, person.id, &hash, &[]).await?;
-        let opened = session::open(connection, act, person.id, device, Strength::Password).await?;
-        let detail = json!({ "session": opened.1.id, "by": "invitation" });
-        session::note(
-            connection,
-            act,
-            "sign_in",
-            Some(&person),
-            Outcome::Done,
-            detail,
-        )
-        .await?;
+        let opened = open(connection, act, &person, device, "invitation").await?;
         writing.commit().await?;
         Ok(opened)
     }
@@ -116,17 +106,7 @@ impl SignIn {
                 forget(connection, counter).await?;
             }
         }
-        let opened = session::open(connection, act, person.id, device, Strength::Password).await?;
-        let detail = json!({ "session": opened.1.id, "by": "password" });
-        session::note(
-            connection,
-            act,
-            "sign_in",
-            Some(&person),
-            Outcome::Done,
-            detail,
-        )
-        .await?;
+        let opened = open(connection, act, &person, device, "password").await?;
         writing.commit().await?;
         Ok(opened)
     }
@@ -156,35 +136,10 @@ impl SignIn {
                 "recovery_code",
             ),
         };
-        let person = people::find(connection, session.person).await?;
-        let detail = json!({ "session": session.id, "by": by });
-        if !is_right {
-            let outcome = Outcome::Failed;
-            session::note(
-                connection,
-                act,
-                "second_factor",
-                person.as_ref(),
-                outcome,
-                detail,
-            )
-            .await?;
-            writing.commit().await?;
-            return Err(SignInError::Wrong);
+        if is_right {
+            forget(connection, &counter).await?;
         }
-        forget(connection, &counter).await?;
-        let token = factor::raise(connection, act, &session).await?;
-        session::note(
-            connection,
-            act,
-            "second_factor",
-            person.as_ref(),
-            Outcome::Done,
-            detail,
-        )
-        .await?;
-        writing.commit().await?;
-        Ok(token)
+        factor::settle(writing, act, &session, by, is_right).await
     }
 
     /// Proves who somebody is by the password once more, where they have no second factor.
@@ -372,6 +327,21 @@ fn counters(login: &str, act: &Act<'_>) -> Vec<(String, Policy)> {
 }
 
 /// Counts an attempt under all of these as wrong, or says until when it has to wait; then none is counted.
+/// Opens a session for somebody whose password was right, and notes by what they came in.
+async fn open(
+    connection: &mut AnyConnection,
+    act: &mut Act<'_>,
+    person: &Person,
+    device: &str,
+    by: &str,
+) -> Result<(SessionToken, Session), StoreError> {
+    let opened = session::open(connection, act, person.id, device, Strength::Password).await?;
+    let detail = json!({ "session": opened.1.id, "by": by });
+    let (person, outcome) = (Some(person), Outcome::Done);
+    session::note(connection, act, "sign_in", person, outcome, detail).await?;
+    Ok(opened)
+}
+
 async fn count(
     connection: &mut AnyConnection,
     now: Timestamp,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use sqlx::AnyConnection;
 use webauthn_rs::prelude::{
     CreationChallengeResponse, Passkey, PasskeyAuthentication, PasskeyRegistration,
@@ -17,12 +16,14 @@ use super::session::{self, Session, SessionToken};
 use super::{FactorKind, SignIn, SignInError, factor};
 use crate::Timestamp;
 use crate::act::{Act, Who};
-use crate::audit::Outcome;
 use crate::id::{FactorId, PersonId};
 use crate::organisation::name;
 use crate::people::{self, PeopleError};
 use crate::permit::Denied;
 use crate::store::{self, StoreError};
+
+/// What the log calls a second factor that was one.
+const BY: &str = "passkey";
 
 /// How long a browser has for its answer.
 const CEREMONY_TIME: Duration = Duration::from_secs(5 * 60);
@@ -211,8 +212,6 @@ impl SignIn {
         let ceremony = format!("proof:{}", session.id);
         let state: PasskeyAuthentication =
             take(connection, act.now, session.person, &ceremony, "prove").await?;
-        let person = people::find(connection, session.person).await?;
-        let detail = json!({ "session": session.id, "by": "passkey" });
         let proven = webauthn.finish_passkey_authentication(answer, &state);
         let mut known = self.passkeys_of(connection, session.person).await?;
         let shown = proven.ok().and_then(|proven| {
@@ -226,18 +225,7 @@ impl SignIn {
             })
         });
         let Some((id, passkey)) = shown else {
-            let outcome = Outcome::Failed;
-            session::note(
-                connection,
-                act,
-                "second_factor",
-                person.as_ref(),
-                outcome,
-                detail,
-            )
-            .await?;
-            writing.commit().await?;
-            return Err(SignInError::Wrong);
+            return factor::settle(writing, act, &session, BY, false).await;
         };
         let text = serde_json::to_vec(&passkey).map_err(|_| StoreError::Unreadable("secret"))?;
         let sealed = self.vault.seal(&id.to_string(), &text, act.random);
@@ -247,18 +235,7 @@ impl SignIn {
             .bind(id.to_string())
             .execute(&mut *connection)
             .await?;
-        let token = factor::raise(connection, act, &session).await?;
-        session::note(
-            connection,
-            act,
-            "second_factor",
-            person.as_ref(),
-            Outcome::Done,
-            detail,
-        )
-        .await?;
-        writing.commit().await?;
-        Ok(token)
+        factor::settle(writing, act, &session, BY, true).await
     }
 
     async fn passkeys_of(

@@ -9,7 +9,7 @@ use crate::organisation::{Kind, Level, NewOrganisation};
 use crate::people::{Administrators, NewPerson, Person};
 use crate::place::{PlaceData, PlaceKind, Use};
 use crate::store::{Store, bytes};
-use crate::testing::{MORNING, on_both_open, random};
+use crate::testing::{MORNING, by_machine, on_both_open, random};
 
 const GOOD: &str = "Abcdefgh12";
 const OTHER: &str = "Bcdefghi23";
@@ -34,13 +34,7 @@ impl World {
         let directory = Directory::new(store.clone(), MORNING, &mut source)
             .await
             .unwrap();
-        let mut act = Act {
-            who: Who::Machine,
-            now: MORNING,
-            address: None,
-            reason: None,
-            random: &mut source,
-        };
+        let mut act = by_machine(&mut source);
         let city = NewOrganisation {
             kind: Kind::Centre,
             level: Some(Level::Province),
