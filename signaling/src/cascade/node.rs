@@ -499,7 +499,8 @@ impl Node {
 
     // What it is told.
 
-    fn with<T>(
+    /// Does something with a conference that is there.
+    fn within<T>(
         &mut self,
         moment: Moment,
         id: ConferenceId,
@@ -516,7 +517,18 @@ impl Node {
             timers: &mut self.timers,
             streams: &self.streams,
         };
-        let result = work(conference, &mut ctx);
+        Some(work(conference, &mut ctx))
+    }
+
+    /// The same, and forgets a conference in which nobody is any more.
+    fn with<T>(
+        &mut self,
+        moment: Moment,
+        id: ConferenceId,
+        work: impl FnOnce(&mut Conference, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let result = self.within(moment, id, work)?;
+        let conference = self.conferences.get(&id)?;
         if conference.is_idle(self.topology.place.node) && !conference.is_ended {
             self.conferences.remove(&id);
         }
@@ -536,22 +548,14 @@ impl Node {
             self.conferences.remove(&over);
         }
         let entries = self.stored.remove(&id).unwrap_or_default();
-        let mut conference = Conference::new(id, root);
-        let mut ctx = Context {
-            moment,
-            started: self.started,
-            incarnation: self.incarnation,
-            lines: &self.lines,
-            topology: &self.topology,
-            out: &mut self.out,
-            timers: &mut self.timers,
-            streams: &self.streams,
-        };
-        if root == self.topology.place.node {
-            conference.open_epoch(&mut ctx);
-        }
-        conference.restore(&mut ctx, entries);
-        self.conferences.insert(id, conference);
+        let is_root = root == self.topology.place.node;
+        self.conferences.insert(id, Conference::new(id, root));
+        self.within(moment, id, |conference, ctx| {
+            if is_root {
+                conference.open_epoch(ctx);
+            }
+            conference.restore(ctx, entries);
+        });
         true
     }
 

@@ -254,34 +254,27 @@ impl Conference {
                         ctx.refuse(from, refusal);
                     }
                     if !self.channels.contains_key(&from) {
-                        let next = batch.sequence + 1;
-                        let conference = self.id;
-                        ctx.send(
-                            from,
-                            Message::Acknowledge {
-                                conference,
-                                stream,
-                                next,
-                            },
-                        );
+                        self.acknowledge(ctx, from, stream, batch.sequence + 1);
                         break;
                     }
                 }
             }
         }
         if let Some((stream, next)) = self.channels.get(&from).and_then(Channel::acknowledgement) {
-            let conference = self.id;
-            ctx.send(
-                from,
-                Message::Acknowledge {
-                    conference,
-                    stream,
-                    next,
-                },
-            );
+            self.acknowledge(ctx, from, stream, next);
         }
         self.flush(ctx);
         self.leave_if_idle(ctx);
+    }
+
+    fn acknowledge(&self, ctx: &mut Context<'_>, to: NodeId, stream: u32, next: u64) {
+        let conference = self.id;
+        let told = Message::Acknowledge {
+            conference,
+            stream,
+            next,
+        };
+        ctx.send(to, told);
     }
 
     pub(super) fn check(&self, role: Role, batch: &Batch) -> Result<(), Refusal> {
