@@ -1,5 +1,6 @@
 //! The parts of how a line is shared, which a simulation leaves out one by one to see what each is
-//! worth. A program has them all.
+//! worth. A program has them all, unless it was built with the feature `leave-out`: then it goes
+//! without the part whose name the variable `LEAVE_OUT` has, for `cargo xtask bench parts`.
 
 /// A part of the estimate, the ladder or the share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ thread_local! {
     static LEFT_OUT: std::cell::Cell<Option<Part>> = const { std::cell::Cell::new(None) };
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "leave-out"))]
 impl Part {
     pub(crate) const ALL: [Part; 16] = [
         Part::SoundFirst,
@@ -86,19 +87,37 @@ impl Part {
         }
     }
 
-    /// From now on this thread goes without a part, or with all.
-    pub(crate) fn leave_out(part: Option<Part>) {
-        LEFT_OUT.set(part);
+    /// What the variable `LEAVE_OUT` names: nothing, if it is not there or empty.
+    #[cfg(not(test))]
+    fn left_out() -> Option<Part> {
+        let name = std::env::var("LEAVE_OUT")
+            .ok()
+            .filter(|name| !name.is_empty())?;
+        let part = Part::ALL.into_iter().find(|part| part.name() == name);
+        Some(part.unwrap_or_else(|| panic!("LEAVE_OUT: there is no part {name:?}")))
     }
 }
 
 impl Part {
+    /// From now on this thread goes without a part, or with all.
+    #[cfg(test)]
+    pub(crate) fn leave_out(part: Option<Part>) {
+        LEFT_OUT.set(part);
+    }
+
     #[cfg(test)]
     pub(crate) fn is_there(self) -> bool {
         LEFT_OUT.get() != Some(self)
     }
 
-    #[cfg(not(test))]
+    #[cfg(all(not(test), feature = "leave-out"))]
+    pub(crate) fn is_there(self) -> bool {
+        static LEFT_OUT: std::sync::LazyLock<Option<Part>> =
+            std::sync::LazyLock::new(Part::left_out);
+        *LEFT_OUT != Some(self)
+    }
+
+    #[cfg(not(any(test, feature = "leave-out")))]
     #[inline(always)]
     pub(crate) const fn is_there(self) -> bool {
         true

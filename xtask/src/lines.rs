@@ -1,6 +1,6 @@
-//! `cargo xtask bench estimate`, `share` and `lines`: what the estimate makes of simulated lines beside str0m's, what
-//! each part of the share is worth there, and what a viewer sees and hears over bad ones; sections of
-//! `docs/performance.md`.
+//! `cargo xtask bench estimate`, `share`, `lines` and `parts`: what the estimate makes of simulated lines beside str0m's,
+//! what each part of the share is worth there, what a viewer sees and hears over bad ones, and what each part is worth
+//! over these; sections of `docs/performance.md`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::bench::{machine, measure};
 use crate::page::write_section;
 use crate::parts::{build_server, python_environment};
-use crate::run::{npm_install, output, target};
+use crate::run::{build_client, npm_install, output, run, target};
 
 const BUDGET: Duration = Duration::from_secs(1800);
 
@@ -22,6 +22,7 @@ pub(crate) const OPTIMIZED: [&str; 2] = ["--config", "profile.dev.opt-level=2"];
 #[derive(Deserialize)]
 struct Seen {
     name: String,
+    #[serde(default)]
     client: String,
     /// Share of the sound that was made up.
     concealed: f64,
@@ -125,7 +126,7 @@ pub(crate) fn lines() -> Result<()> {
         "## Bad lines\n\nOne publishes a camera of noise (VP8 in layers, 960×540 and 1.2 Mbit/s at most) and a \
          microphone in Chromium; one\nwatches. The viewer has a line with 50 ms of round trip; where it says *uplink* the \
          publisher has it. By the viewer's own\nstatistics. *Made up* is the share of the sound that was concealed, *stall* \
-         the longest time of nothing else. *Queue* is\nthe line's own: median, 95 %, longest. Rates have a queue of 300 ms.\n\n\
+         the longest time of nothing else. *Queue* is\nthe line's own: median, 95 %, longest. Rates have a queue of 300 ms\nwhere nothing else is said.\n\n\
          | line | viewer | sound made up | stall s | pictures/s | frozen (s in all) | repaired of received | queue ms | width of the \
          picture from second |\n|---|---|---|---|---|---|---|---|---|\n",
     );
@@ -186,6 +187,95 @@ pub(crate) fn lines() -> Result<()> {
     );
     println!("{section}");
     write_section("lines", &section)
+}
+
+/// Without a part of the share, what viewers had of seven lines.
+#[derive(Deserialize)]
+struct Without {
+    /// Empty: with all.
+    part: String,
+    seen: Vec<Seen>,
+}
+
+/// Measures and writes the section.
+pub(crate) fn parts() -> Result<()> {
+    npm_install("tests/browser")?;
+    let inside = python_environment(BUDGET)?;
+    let release = target().join("release");
+    let apart = release.join("terrace-leave-out");
+    let words = [
+        "build",
+        "--release",
+        "--bin",
+        "terrace",
+        "--features",
+        "sfu/leave-out",
+    ];
+    build_client(BUDGET)?;
+    run(".", BUDGET, "cargo", &words)?;
+    std::fs::copy(release.join("terrace"), &apart)?;
+    // What is shipped is built last, so that nothing else finds the other.
+    build_server(BUDGET)?;
+    let python = format!("{} TERRACE_BIN={}", inside("python"), apart.display());
+    let all: Vec<Without> = at_a_line(&python, "lossy", "parts")?;
+    let mut section = String::from(
+        "## What each part is worth over real lines\n\nAs in [bad lines](#bad-lines), but seven of the Python SDK watch \
+         one publisher at once, each over its line, for a minute;\nthe whole server first, then the same build without one \
+         part of the share at a time. Parts that arrange several pictures\nare not here, as there is one. In a cell: pictures \
+         a second, how often the picture stood, and the share of the sound that\nwas made up; for the line that changes also \
+         seconds until the picture was narrower and until it was whole again (–: not at\nall), and the queue's 95 % in ms.\n\n",
+    );
+    for (row, Without { part, seen }) in all.iter().enumerate() {
+        if row == 0 {
+            let names: Vec<&str> = seen.iter().map(|one| one.name.as_str()).collect();
+            let _ = writeln!(section, "| without | {} |", names.join(" | "));
+            let _ = writeln!(section, "|---|{}", "---|".repeat(names.len()));
+        }
+        let name = if part.is_empty() { "nothing" } else { part };
+        let _ = write!(section, "| {name} |");
+        for one in seen {
+            let _ = write!(
+                section,
+                " {:.1}, {:.0}, {:.1} %",
+                one.frames,
+                one.freezes,
+                100.0 * one.concealed
+            );
+            if one.name.contains("kbit") {
+                let (down, up) = followed(&one.widths);
+                let tell = |seconds: Option<f64>| {
+                    seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.1}"))
+                };
+                let _ = write!(
+                    section,
+                    "; {}, {}; {:.0}",
+                    tell(down),
+                    tell(up),
+                    one.queue[1]
+                );
+            }
+            section.push_str(" |");
+        }
+        section.push('\n');
+    }
+    let _ = write!(
+        section,
+        "\nMeasured on {}, which runs everything.",
+        machine()
+    );
+    println!("{section}");
+    write_section("parts", &section)
+}
+
+/// When the line that carries little from 20 s to 40 s has a narrower picture, and when the whole one again: seconds after
+/// each change.
+fn followed(widths: &[(f64, u32)]) -> (Option<f64>, Option<f64>) {
+    let widest = widths.iter().map(|(_, width)| *width).max();
+    let first = |from: f64, is_whole: bool| {
+        let found = |(at, width): &&(f64, u32)| *at >= from && (Some(*width) == widest) == is_whole;
+        widths.iter().find(found).map(|(at, _)| at - from)
+    };
+    (first(20.0, false), first(40.0, true))
 }
 
 /// Runs a script of `tests/browser/bench` at an end of a line; returns what it printed.

@@ -30,6 +30,7 @@ cargo xtask bench overload [..]  measure what Terrace gives up when its processo
 cargo xtask bench estimate       simulate what the estimate makes of lines, for docs/performance.md
 cargo xtask bench share          simulate what each part of sharing a line is worth, for docs/performance.md
 cargo xtask bench lines          measure what a viewer has of bad lines, for docs/performance.md
+cargo xtask bench parts          measure what each part of sharing a line is worth over bad lines, for docs/performance.md
 cargo xtask bench instructions   count and store what a forwarded packet costs, by callgrind
 cargo xtask simulate cascade [..] play a province of nodes: --villages 15000 --seed 1 --minutes 10
 cargo xtask notice               write NOTICE: what the program contains, under which licences
@@ -55,6 +56,7 @@ fn main() -> Result<()> {
         ["bench", "estimate"] => lines::estimate(),
         ["bench", "share"] => lines::share(),
         ["bench", "lines"] => lines::lines(),
+        ["bench", "parts"] => lines::parts(),
         ["bench", "peers", options @ ..] => peers::peers(options),
         ["bench", "curves", options @ ..] => peers::curves(options),
         ["bench", "overload", options @ ..] => peers::overload(options),

@@ -67,6 +67,8 @@ pub struct Counts {
     pub refused: Tally,
     /// In the queue and under way.
     pub waiting: Tally,
+    /// Of these, in the queue, without the packet whose turn it is.
+    pub queued: Tally,
 }
 
 /// The dice of one direction.
@@ -219,7 +221,13 @@ impl<P: Clone> Direction<P> {
 
     /// What became of the packets, until the last call with a time.
     pub fn counts(&self) -> Counts {
-        self.counts
+        Counts {
+            queued: Tally {
+                packets: self.queue.len() as u64,
+                bytes: self.queued_bytes,
+            },
+            ..self.counts
+        }
     }
 
     fn queue_limit(&self) -> u64 {
