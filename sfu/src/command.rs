@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::account::Account;
+use crate::relay::{End, RelayEnd};
 
 /// One WebRTC connection (one `RTCPeerConnection` of a client), chosen by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +31,12 @@ pub enum Role {
     /// The answer names the first picture and the first sound of the offer as one stream, the
     /// second ones as the next.
     View,
+    /// An end of the line to another node, over which any number of tracks go both ways. Nothing is
+    /// offered or answered: [`Event::RelayEnd`] tells what the other end must know, and
+    /// [`Command::Relay`] what it told. [`Command::Publish`] takes from the line, and
+    /// [`Command::Subscribe`] offers to it, what has the same name on both ends: there `cid`, here
+    /// `track_name`.
+    Relay(End),
 }
 
 /// Audio or video.
@@ -206,6 +213,14 @@ pub enum Command {
         /// The answer's SDP text.
         sdp: String,
     },
+    /// Joins the end of a line between nodes ([`Role::Relay`]) to the other one, once. Leads to
+    /// [`Event::Connected`], or to [`Event::Refused`] where the other end's words can't be right.
+    Relay {
+        /// The connection.
+        connection: ConnectionId,
+        /// What the other end told.
+        other: RelayEnd,
+    },
     /// Makes the shard offer again with new ICE credentials ([`Role::Subscribe`] only).
     RestartIce {
         /// The connection.
@@ -352,7 +367,15 @@ pub enum Event {
         /// The offer's SDP text.
         sdp: String,
     },
-    /// An offer or answer could not be taken; the connection stays as it was.
+    /// What the other end of a line between nodes must be told; follows [`Command::Open`].
+    RelayEnd {
+        /// The connection.
+        connection: ConnectionId,
+        /// This end.
+        end: RelayEnd,
+    },
+    /// An offer or answer, or the other end of a line, could not be taken; the connection stays as it
+    /// was.
     Refused {
         /// The connection.
         connection: ConnectionId,

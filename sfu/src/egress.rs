@@ -296,6 +296,13 @@ impl Outlet {
         }
     }
 
+    /// Ends what is sent on an m-line.
+    pub(crate) fn stop(&mut self, mid: Mid) {
+        if let Some(at) = self.streams.iter().position(|stream| stream.mid == mid) {
+            self.ended.push(self.streams.remove(at).ssrc);
+        }
+    }
+
     /// Ends everything that is sent.
     pub(crate) fn end(&mut self) {
         let ended = self.streams.drain(..).map(|stream| stream.ssrc);
@@ -327,6 +334,14 @@ impl Outlet {
         self.sent_bytes
     }
 
+    /// Where the other end was last, when nothing has come from there for a while.
+    pub(crate) fn silent_way(&self, now: Instant) -> Option<SocketAddr> {
+        let is_silent = |heard| now.saturating_duration_since(heard) >= PATH_SILENCE;
+        self.path
+            .filter(|(_, _, heard)| is_silent(*heard))
+            .map(|(_, remote, _)| remote)
+    }
+
     /// A datagram of the client came from `remote` at `local`.
     pub(crate) fn heard(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
         if let Some((ours, theirs, heard)) = &mut self.path
@@ -334,6 +349,11 @@ impl Outlet {
         {
             *heard = now;
         }
+    }
+
+    /// From now on sends between two addresses, ours and the other end's, which the engine has chosen.
+    pub(crate) fn take_way(&mut self, (ours, theirs): (SocketAddr, SocketAddr), now: Instant) {
+        self.path = Some((ours, theirs, now));
     }
 
     /// A connectivity check that the engine is given; it will answer if it is right.

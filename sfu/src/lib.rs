@@ -37,6 +37,7 @@ mod part;
 mod payload;
 mod peer;
 mod redundancy;
+mod relay;
 mod rewrite;
 mod rtcp;
 mod sdp;
@@ -52,5 +53,6 @@ pub use command::{
     Channel, Codec, Command, ConnectionId, Encoding, Event, Layer, LineReport, Publication,
     Quality, Role, Selection, TrackId, TrackKind,
 };
+pub use relay::{End, NAME_BOUND, RelayEnd};
 pub use shard::{Shard, ShardConfig, Totals};
 pub use udp_batch::Burst;

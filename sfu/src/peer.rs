@@ -10,19 +10,22 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
+use str0m::config::Fingerprint;
 use str0m::crypto::dtls::DtlsCert;
 use str0m::format::PayloadParams;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
 use str0m::rtp::{Extension, ExtensionMap, ExtensionSerializer, ExtensionValues, Ssrc};
-use str0m::{Candidate, Event as RtcEvent, Input, Output, Rtc, RtcConfig};
+use str0m::{Candidate, Event as RtcEvent, IceCreds, Input, Output, Rtc, RtcConfig};
 
 use crate::command::{
-    Channel, Codec, ConnectionId, Encoding, LineReport, Publication, Role, TrackId, TrackKind,
+    Channel, Codec, ConnectionId, Encoding, LineReport, Publication, Quality, Role, TrackId,
+    TrackKind,
 };
 use crate::egress::{Agreed, ExtensionIds, Outlet};
 use crate::encoding::Codecs;
 use crate::estimate::Budget;
 use crate::redundancy::Redundancy;
+use crate::relay::{self, End, Relay, RelayEnd, Stream, Word};
 use crate::rewrite::Rewrite;
 use crate::sdp::{self, Edit, Section};
 use crate::shard::Transmit;
@@ -39,6 +42,11 @@ const DATA_BACKLOG_BYTES: usize = 16 << 20;
 
 /// Bytes that the data channels of one connection may hold unsent inside the engine.
 const DATA_BUFFERED_BYTES: usize = 256 * 1024;
+
+/// The longest time between two checks of a line between nodes, and how many may stay unanswered, so
+/// that a line that was away for long is back at once.
+const RELAY_CHECKS: Duration = Duration::from_millis(500);
+const RELAY_CHECKS_UNANSWERED: usize = 100_000;
 
 /// Turns of the engine without new input in one drain; more would mean that it never rests.
 const DRAIN_TURNS: usize = 16;
@@ -178,6 +186,8 @@ pub(crate) struct Peer {
     pub(crate) lowered: Option<Instant>,
     /// Who speaks, of those it hears, by their connection, and when that was last the loudest.
     pub(crate) speaker: Option<(ConnectionId, Instant)>,
+    /// Of a [`Role::Relay`].
+    pub(crate) relay: Option<Box<Relay>>,
 }
 
 impl Peer {
@@ -192,14 +202,23 @@ impl Peer {
         let dependency =
             Extension::with_serializer(DEPENDENCY_DESCRIPTOR_URI, DependencyDescriptor);
         extensions.set(DEPENDENCY_DESCRIPTOR_ID, dependency);
+        let relay = match role {
+            Role::Relay(end) => Some(Box::new(Relay::new(end))),
+            _ => None,
+        };
+        let is_caller = role == Role::Relay(End::Lower);
         let mut config = RtcConfig::new();
+        if relay.is_some() {
+            config.set_max_stun_rto(RELAY_CHECKS);
+            config.set_max_stun_retransmits(RELAY_CHECKS_UNANSWERED);
+        }
         if let Some(certificate) = certificate {
             config = config.set_dtls_cert(certificate);
         }
         let mut rtc = config
             .set_crypto_provider(crate::tap::crypto())
             .set_rtp_mode(true)
-            .set_ice_lite(true)
+            .set_ice_lite(!is_caller)
             .clear_codecs()
             .enable_opus(true, true)
             .enable_vp8(true)
@@ -245,12 +264,13 @@ impl Peer {
             channels_seen: 0,
             losses: Losses::default(),
             total_bytes: (0, 0),
-            takes_two_byte: false,
+            takes_two_byte: relay.is_some(),
             outlet: Outlet::new(now),
             spent: 0,
             redundancy: Redundancy::default(),
             lowered: None,
             speaker: None,
+            relay,
         }
     }
 
@@ -298,6 +318,13 @@ impl Peer {
                     Output::Timeout(timeout) => break timeout,
                     Output::Transmit(transmit) => {
                         if self.outlet.may_leave(now, &transmit.contents) {
+                            if self.role == Role::Relay(End::Lower)
+                                && transmit.contents.first().is_some_and(|first| *first > 3)
+                            {
+                                // Who calls sends where its engine does, which has chosen the way.
+                                let way = (transmit.source, transmit.destination);
+                                self.outlet.take_way(way, now);
+                            }
                             transmits.push_back(Transmit {
                                 source: transmit.source,
                                 destination: transmit.destination,
@@ -407,7 +434,7 @@ impl Peer {
             .codec_config()
             .params()
             .iter()
-            .filter(|params| agreed.contains(&params.pt()))
+            .filter(|params| self.relay.is_some() || agreed.contains(&params.pt()))
             .copied()
             .collect()
     }
@@ -476,6 +503,10 @@ impl Peer {
 
     /// No longer sends a track.
     pub(crate) fn unwant(&mut self, track: TrackId) {
+        if self.relay.is_some() {
+            self.stop_offering(track);
+            return;
+        }
         self.wanted.retain(|wanted| wanted.track != track);
         for place in &mut self.places {
             if place
@@ -582,12 +613,8 @@ impl Peer {
             }
         }
         for wanted in self.wanted.drain(..) {
-            let kind = match wanted.kind {
-                TrackKind::Audio => MediaKind::Audio,
-                TrackKind::Video => MediaKind::Video,
-            };
             let mid = api.add_media(
-                kind,
+                media_kind(wanted.kind),
                 Direction::SendOnly,
                 Some(wanted.stream_name.clone()),
                 Some(wanted.track_name.clone()),
@@ -903,8 +930,212 @@ impl Peer {
         }
     }
 
+    /// What the other end of a line between nodes must know.
+    pub(crate) fn relay_end(&mut self, addresses: &[SocketAddr]) -> RelayEnd {
+        let direct = self.rtc.direct_api();
+        let ours = direct.local_ice_credentials();
+        RelayEnd {
+            user: ours.ufrag,
+            password: ours.pass,
+            fingerprint: direct.local_dtls_fingerprint().to_string(),
+            addresses: addresses.to_vec(),
+        }
+    }
+
+    /// Joins the line to its other end.
+    pub(crate) fn join(&mut self, other: &RelayEnd, now: Instant) -> Result<(), String> {
+        let Some(end) = self.relay.as_ref().map(|relay| relay.end) else {
+            return Err("not a line between nodes".into());
+        };
+        if self.connecting_since.is_some() {
+            return Err("the line is joined already".into());
+        }
+        if !other.is_sound() {
+            return Err("what the other end of the line told can't be right".into());
+        }
+        let fingerprint: Fingerprint = other.fingerprint.parse()?;
+        let is_caller = end == End::Lower;
+        if is_caller {
+            for address in &other.addresses {
+                let candidate = Candidate::host(*address, "udp");
+                self.rtc
+                    .add_remote_candidate(candidate.map_err(|error| error.to_string())?);
+            }
+        }
+        self.connecting_since = Some(now);
+        let mut direct = self.rtc.direct_api();
+        direct.set_remote_ice_credentials(IceCreds {
+            ufrag: other.user.clone(),
+            pass: other.password.clone(),
+        });
+        direct.set_ice_controlling(is_caller);
+        direct.set_remote_fingerprint(fingerprint);
+        direct
+            .start_dtls(is_caller)
+            .map_err(|error| error.to_string())?;
+        direct.start_sctp(is_caller);
+        direct.enable_twcc_feedback();
+        direct.create_data_channel(ChannelConfig {
+            label: relay::LABEL.into(),
+            negotiated: Some(relay::CHANNEL),
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    /// A check came from `source` to the upper end of a line. The engine keeps to the way that was, while
+    /// it still counts on it; after a change of the lower end's address for fifteen seconds. It can only
+    /// be told of candidates that it was given.
+    pub(crate) fn checked_from(&mut self, source: SocketAddr, now: Instant) {
+        if self.role != Role::Relay(End::Upper) {
+            return;
+        }
+        let candidate = |address| Candidate::host(address, "udp").ok();
+        if !self.addresses.contains(&source)
+            && let Some(new) = candidate(source)
+        {
+            self.rtc.add_remote_candidate(new);
+        }
+        let silent = self.outlet.silent_way(now).filter(|old| *old != source);
+        if let Some(old) = silent.and_then(candidate) {
+            self.rtc.direct_api().invalidate_candidate(&old);
+        }
+    }
+
+    /// Says something to the other end of the line; what is said before it is open waits. `false`: it
+    /// has not read so much that it must go.
+    pub(crate) fn say(&mut self, word: &Word) -> bool {
+        self.send_data(Channel::Reliable, &word.write().into())
+    }
+
+    /// Under which name a track is taken from the line.
+    fn name_taken(&self, track: TrackId) -> Option<String> {
+        let mut taken = self.relay.as_ref()?.taken.iter();
+        let named = taken.find(|(_, of)| **of == track);
+        named.map(|(name, _)| name.clone())
+    }
+
+    /// Says what is wanted of a track that is taken from the line.
+    pub(crate) fn say_wanted(&mut self, track: TrackId, quality: Option<Quality>) {
+        if let Some(name) = self.name_taken(track) {
+            let quality = quality.map(Into::into);
+            self.say(&Word::Want { name, quality });
+        }
+    }
+
+    /// Makes a stream for a track that was wanted ([`Peer::want`]); returns its m-line and what is to
+    /// be said of it.
+    pub(crate) fn offer_stream(
+        &mut self,
+        track: TrackId,
+        codec: Codec,
+        publication: &Publication,
+    ) -> Option<(Mid, Word)> {
+        let at = self
+            .wanted
+            .iter()
+            .position(|wanted| wanted.track == track)?;
+        let (mid, ssrc, rtx) = self.relay.as_mut()?.number();
+        let wanted = self.wanted.remove(at);
+        let is_video = wanted.kind == TrackKind::Video;
+        let rtx = is_video.then_some(rtx);
+        let stream = Stream {
+            name: wanted.track_name.clone(),
+            mid: mid.to_string(),
+            ssrc,
+            rtx,
+            is_video,
+            codec: codec.mime_type().into(),
+            is_screen: publication.is_screen,
+            is_red_allowed: publication.is_red_allowed,
+        };
+        self.rtc
+            .direct_api()
+            .declare_media(mid, media_kind(wanted.kind));
+        let agreed = Agreed {
+            cname: relay::LABEL.into(),
+            ..self.agreed(mid)?
+        };
+        self.outlet.adopt(mid, ssrc, rtx, agreed);
+        self.places.push(Place {
+            is_agreed: true,
+            ..Place::new(mid, wanted.kind, Some(wanted))
+        });
+        Some((mid, Word::Offer(stream)))
+    }
+
+    /// Ends the stream of a track on the line.
+    fn stop_offering(&mut self, track: TrackId) {
+        self.wanted.retain(|wanted| wanted.track != track);
+        let is_it = |place: &Place| {
+            let wanted = place.wanted.as_ref();
+            wanted.is_some_and(|wanted| wanted.track == track)
+        };
+        let Some(at) = self.places.iter().position(is_it) else {
+            return;
+        };
+        let place = self.places.remove(at);
+        self.outlet.stop(place.mid);
+        self.rtc.direct_api().remove_media(place.mid);
+        if let Some(wanted) = place.wanted {
+            self.say(&Word::End {
+                name: wanted.track_name,
+            });
+        }
+    }
+
+    /// The track that is sent on the line under a name.
+    pub(crate) fn offered_as(&self, name: &str) -> Option<TrackId> {
+        let placed = self.places.iter().filter_map(|place| place.wanted.as_ref());
+        let mut named = placed.filter(|wanted| wanted.track_name == name);
+        named.next().map(|wanted| wanted.track)
+    }
+
+    /// Takes what the other end offers under a name, where a track of that name is to be taken and is of
+    /// that kind; returns the track and the stream.
+    pub(crate) fn take_stream(&mut self, name: &str, kind: TrackKind) -> Option<(TrackId, Stream)> {
+        let relay = self.relay.as_ref()?;
+        let track = *relay.taken.get(name)?;
+        let stream = relay.offered.get(name)?.clone();
+        let mid = Mid::from(stream.mid.as_str());
+        if stream.kind() != kind || self.rtc.media(mid).is_some() {
+            return None;
+        }
+        let mut direct = self.rtc.direct_api();
+        direct.declare_media(mid, media_kind(kind));
+        direct.expect_stream_rx(stream.ssrc.into(), stream.rtx.map(Into::into), mid, None);
+        self.bound.push((mid, track, Encoding::Primary));
+        Some((track, stream))
+    }
+
+    /// Lets go of the stream that is taken under a name.
+    pub(crate) fn drop_stream(&mut self, stream: &Stream) {
+        let mid = Mid::from(stream.mid.as_str());
+        if self.rtc.media(mid).is_some() {
+            self.rtc.direct_api().remove_media(mid);
+        }
+        self.bound.retain(|(of, _, _)| *of != mid);
+        self.sources.retain(|(of, _, _)| **of != stream.ssrc);
+    }
+
+    /// No longer takes a track from the line.
+    fn stop_taking(&mut self, track: TrackId) {
+        let (Some(name), Some(relay)) = (self.name_taken(track), &mut self.relay) else {
+            return;
+        };
+        relay.taken.remove(&name);
+        if let Some(stream) = relay.offered.get(&name).cloned() {
+            self.drop_stream(&stream);
+            self.say(&Word::Want {
+                name,
+                quality: None,
+            });
+        }
+    }
+
     /// Forgets a track that this client published.
     pub(crate) fn forget_track(&mut self, track: TrackId) {
+        self.stop_taking(track);
         self.announced.retain(|one| one.track != track);
         self.bound.retain(|(_, of, _)| *of != track);
         self.sources.retain(|(_, of, _)| *of != track);
@@ -925,6 +1156,7 @@ impl Peer {
         let channel = match label {
             "_reliable" => Channel::Reliable,
             "_lossy" => Channel::Lossy,
+            relay::LABEL if self.relay.is_some() => Channel::Reliable,
             _ => return None,
         };
         self.channels[channel as usize] = Some(id);
@@ -1010,6 +1242,13 @@ impl Peer {
     /// Says goodbye to the client; the caller drains and forgets.
     pub(crate) fn close(&mut self) {
         let _ = self.rtc.close();
+    }
+}
+
+fn media_kind(kind: TrackKind) -> MediaKind {
+    match kind {
+        TrackKind::Audio => MediaKind::Audio,
+        TrackKind::Video => MediaKind::Video,
     }
 }
 

@@ -193,6 +193,12 @@ impl LayerState {
         self.dependencies = Dependencies::default();
     }
 
+    /// Its stream ended.
+    pub(crate) fn end(&mut self) {
+        (self.ssrc, self.last_packet) = (None, None);
+        self.recent.clear();
+    }
+
     /// A packet came.
     pub(crate) fn came(&mut self, sequence: u64, now: Instant) {
         let is_old = |highest| sequence <= highest && highest - sequence < REPAIRED_MOST;

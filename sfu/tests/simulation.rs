@@ -2,6 +2,7 @@
 //! duplicates and loses datagrams: what subscribers get is decodable by its sequence numbers,
 //! timestamps and keyframes.
 
+#[expect(dead_code, reason = "tests/relay.rs uses the rest")]
 mod world;
 
 use std::time::{Duration, Instant};
@@ -357,6 +358,33 @@ fn who_falls_silent_is_told_and_given_up_in_the_end() {
     assert!(!world.told(|event| matches!(event, Event::Closed { .. })));
     world.run(70 * SECOND);
     assert!(world.told(|event| matches!(event, Event::Closed { .. })));
+}
+
+#[test]
+fn pictures_are_back_soon_after_an_outage() {
+    for seconds in [2, 5, 20] {
+        let mut world = meeting(9, Link::default(), 2);
+        world.cut(0);
+        world.run(seconds * SECOND);
+        let before = world.received(0).len();
+        world.heal(0);
+        // A check of the client comes first, within three seconds.
+        world.run(4 * SECOND);
+        let read = Reader::read(&world.received(0)[before..]);
+        assert!(read.frames > 20, "after {seconds} s: {read:?}");
+        assert_eq!(
+            read.layers.last().map(String::as_str),
+            Some("f"),
+            "after {seconds} s"
+        );
+        sees_everything(&world, 1);
+    }
+}
+
+/// The other viewer has noticed nothing.
+fn sees_everything(world: &World, viewer: usize) {
+    let read = Reader::read(world.received(viewer));
+    assert_eq!((read.faults, read.gaps), (Vec::new(), 0));
 }
 
 #[test]

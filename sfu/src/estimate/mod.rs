@@ -232,6 +232,8 @@ pub(crate) struct Estimate {
     losses: Losses,
     /// While the line is interrupted, when the rate was last taken down.
     interrupted: Option<Instant>,
+    /// What the line carried before it was interrupted, until that was tried again.
+    before: Option<f64>,
     /// The shortest delay in this stretch of time and the one before, and when this one began.
     shortest: (Option<i64>, Option<i64>, i64),
     /// Milliseconds that a packet waits on the way, smoothed.
@@ -264,6 +266,7 @@ impl Estimate {
             round_trip: Duration::from_millis(100),
             losses: Losses::default(),
             interrupted: None,
+            before: None,
             shortest: (None, None, 0),
             queue: 0.0,
             cluster: None,
@@ -402,17 +405,38 @@ impl Estimate {
         self.unanswered = 0;
         self.feedback = Some(now);
         self.first_feedback.get_or_insert(now);
-        if self.interrupted.take().is_some() {
-            self.losses = Losses {
-                own: self.losses.own,
-                ..Losses::default()
-            };
-            self.trend = Trend::default();
-            self.probes.begin_anew(now);
+        if self.interrupted.is_some() {
+            self.begin_anew(now);
         }
         self.judge_probe(now, micros);
         self.judge_losses(now);
         self.adapt(now);
+    }
+
+    /// Something came from the receiver after so long without that the line may have been interrupted.
+    /// What it carried before may be tried again, where nothing was told of it meanwhile; whether it is so.
+    pub(crate) fn heard_again(&mut self, now: Instant) -> bool {
+        let is_old = |at| now.saturating_duration_since(at) >= INTERRUPTED_AFTER;
+        let is_back = self.before.is_some() && self.feedback.is_some_and(is_old);
+        if is_back {
+            self.begin_anew(now);
+        }
+        is_back
+    }
+
+    /// The line is there again.
+    fn begin_anew(&mut self, now: Instant) {
+        self.interrupted = None;
+        self.losses = Losses {
+            own: self.losses.own,
+            ..Losses::default()
+        };
+        self.trend = Trend::default();
+        self.queue = 0.0;
+        self.unanswered = 0;
+        // What was sent meanwhile is lost, a probe too.
+        self.cluster = None;
+        self.probes.begin_anew(now);
     }
 
     /// Notes what became of one packet; when it was sent, if it came.
@@ -642,6 +666,7 @@ impl Estimate {
             self.probes.failed(now);
             return;
         };
+        self.before = None;
         if is_all {
             self.probes.succeeded(now);
         } else {
@@ -677,6 +702,7 @@ impl Estimate {
         let has_feedback = self.feedback.is_some();
         if let Some(factor) = self.probes.due(now, has_feedback) {
             let most = (factor * self.rate).max(LEAST_PROBE);
+            let most = most.max(self.before.unwrap_or(0.0));
             let rate = (1.2 * needed).min(most);
             let id = self.probes.next_id();
             self.cluster = Some(Cluster::new(id, micros, rate));
@@ -730,6 +756,7 @@ impl Estimate {
         if self.unanswered >= 5 && now.saturating_duration_since(since) >= INTERRUPTED_AFTER {
             self.interrupted = Some(now);
             self.is_limited = true;
+            self.before.get_or_insert(self.rate);
             self.set(self.rate / 2.0);
         }
     }

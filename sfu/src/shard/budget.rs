@@ -121,7 +121,7 @@ impl Shard {
                     .layers
                     .first()
                     .and_then(|layer| layer.meter.rate(Indices::ALL));
-                if !track.is_muted {
+                if !track.is_muted && one.selection.is_enabled {
                     let rate = rate.unwrap_or(SOUND);
                     // What comes as RED holds one packet twice already.
                     let held = 1 + u64::from(track.is_red);

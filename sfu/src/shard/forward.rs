@@ -103,12 +103,19 @@ impl Shard {
             for encoding in Encoding::ALL {
                 let quality = best[encoding as usize];
                 let told = &mut track.encodings[encoding].told_wanted;
-                if told.replace(quality) != Some(quality) {
-                    self.events.push_back(Event::LayersWanted {
+                if told.replace(quality) == Some(quality) {
+                    continue;
+                }
+                match self.peers.get_mut(&track.owner) {
+                    Some(peer) if peer.relay.is_some() => {
+                        peer.say_wanted(id, quality);
+                        self.written.insert(track.owner);
+                    }
+                    _ => self.events.push_back(Event::LayersWanted {
                         track: id,
                         encoding,
                         quality,
-                    });
+                    }),
                 }
             }
             for (layer, _) in asked.iter().enumerate().filter(|(_, asked)| **asked) {

@@ -8,6 +8,7 @@ mod budget;
 mod explain;
 mod forward;
 mod negotiate;
+mod relay;
 pub(crate) mod report;
 #[cfg(test)]
 mod simulation;
@@ -25,7 +26,7 @@ use str0m::net::{DatagramRecv, Protocol, Receive};
 use str0m::{Event as RtcEvent, IceConnectionState, Input};
 use udp_batch::Burst;
 
-use crate::command::{Command, ConnectionId, Event, TrackId};
+use crate::command::{Command, ConnectionId, Event, Role, TrackId};
 use crate::egress::{Bursts, Outgoing};
 use crate::peer::Peer;
 use crate::shed::Shed;
@@ -51,8 +52,14 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// A connection with nothing accepted for this long is silent. Browsers check every 2.5 s or less.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
 
+/// What is heard from a connection after so long may be the end of an outage.
+const HEARD_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// A silent connection is given up after this long. Long enough for a lift or a change of network.
 const CLOSE_AFTER: Duration = Duration::from_secs(60);
+
+/// Likewise a line between nodes, which is back at once when its outage ends.
+const CLOSE_RELAY_AFTER: Duration = Duration::from_secs(120);
 
 /// A connection that has a description but never connects is given up after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -323,6 +330,11 @@ impl Shard {
             self.totals.strangers += 1;
             return;
         }
+        if found_by_name {
+            peer.checked_from(source, now);
+        }
+        let is_back = now.saturating_duration_since(peer.heard) >= HEARD_AGAIN_AFTER
+            && peer.outlet.estimate.heard_again(now);
         peer.heard = now;
         if std::mem::take(&mut peer.is_silent) {
             self.events.push_back(Event::Resumed { connection: id });
@@ -341,6 +353,12 @@ impl Shard {
         peer.outlet.heard(now, destination, source);
         if let Ok(check) = StunMessage::parse(datagram) {
             peer.outlet.checked(&check, destination, source);
+        }
+        if is_back {
+            peer.lowered = None;
+            for track in self.share_line(id, now) {
+                self.aim(track, now);
+            }
         }
         if report::is_report(datagram) && !self.reported(id, datagram, now) {
             self.settle(now);
@@ -399,8 +417,12 @@ impl Shard {
                 let certificate = self.certificate(now);
                 let peer = Peer::new(connection, role, &self.config.candidates, certificate, now);
                 self.peers.insert(connection, Box::new(peer));
+                if let Role::Relay(_) = role {
+                    self.tell_end(connection);
+                }
                 self.after_negotiation(connection, now);
             }
+            Command::Relay { connection, other } => self.join(connection, &other, now),
             Command::Offer { connection, sdp } => self.offered(connection, &sdp, now),
             Command::Answer { connection, sdp } => self.answered(connection, &sdp, now),
             Command::RestartIce { connection } => {
@@ -442,6 +464,7 @@ impl Shard {
                 selection,
             } => {
                 self.subscribe(connection, track, stream_name, track_name, selection);
+                self.offer_stream(connection, track, now);
                 self.after_negotiation(connection, now);
             }
             Command::Place {
@@ -613,7 +636,9 @@ impl Shard {
                 }
             }
             RtcEvent::ChannelData(data) => {
-                if let Some(channel) = self
+                if self.peers.get(&id).is_some_and(|peer| peer.relay.is_some()) {
+                    self.heard_word(id, &data.data, now);
+                } else if let Some(channel) = self
                     .peers
                     .get(&id)
                     .and_then(|peer| peer.channel_of(data.id))
@@ -657,7 +682,11 @@ impl Shard {
         for peer in self.peers.values_mut() {
             let quiet = now.saturating_duration_since(peer.heard);
             if peer.is_connected {
-                if quiet > CLOSE_AFTER {
+                let patience = match peer.role {
+                    Role::Relay(_) => CLOSE_RELAY_AFTER,
+                    _ => CLOSE_AFTER,
+                };
+                if quiet > patience {
                     lost.push((peer.id, "nothing came from the client for too long"));
                 } else if quiet > SILENT_AFTER && !peer.is_silent {
                     peer.is_silent = true;

@@ -118,10 +118,16 @@ impl Shard {
             encoding: Encoding::Primary,
             publication: publication.clone(),
         });
+        let name = publication.cid.clone();
         self.tracks
             .insert(track, Track::new(track, id, publication));
-        let bound = peer.bind_late();
-        self.bind(bound);
+        if let Some(relay) = &mut peer.relay {
+            relay.taken.insert(name.clone(), track);
+            self.take_stream(id, &name, now);
+        } else {
+            let bound = peer.bind_late();
+            self.bind(bound);
+        }
         self.drain(id, now);
     }
 
@@ -211,6 +217,7 @@ impl Shard {
                 mid: mid.to_string(),
                 codec,
             });
+            self.offer_streams(id, self.now);
         }
     }
 
@@ -233,6 +240,11 @@ impl Shard {
         }
         let clock_rate = track.clock_rate();
         let rewrite = Rewrite::new(clock_rate);
+        let selection = Selection {
+            // Over a line between nodes nothing is sent before it is wanted there.
+            is_enabled: selection.is_enabled && peer.relay.is_none(),
+            ..selection
+        };
         track.add(Subscription::new(connection, selection, rewrite));
         peer.want(Wanted {
             track: id,
@@ -315,7 +327,12 @@ impl Shard {
 
     /// Notes the m-lines of tracks. What a line leaves of them is known before their first keyframe:
     /// within a stream, going up again would cost another one.
-    fn agree(&mut self, connection: ConnectionId, agreed: &[(TrackId, Mid)], now: Instant) {
+    pub(super) fn agree(
+        &mut self,
+        connection: ConnectionId,
+        agreed: &[(TrackId, Mid)],
+        now: Instant,
+    ) {
         let mut tracks = Vec::new();
         for (id, mid) in agreed.iter().copied() {
             let (Some(track), Some(peer)) = (self.tracks.get_mut(&id), self.peers.get(&connection))

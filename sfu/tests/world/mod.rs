@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sfu::account::Account;
 use sfu::{
-    Burst, Channel, Codec, Command, ConnectionId, Encoding, Event, Publication, Quality, Role,
+    Burst, Channel, Codec, Command, ConnectionId, Encoding, End, Event, Publication, Quality, Role,
     Selection, Shard, ShardConfig, Totals, TrackId, TrackKind,
 };
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
@@ -60,12 +60,36 @@ impl Default for Link {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum To {
+    Node(usize),
+    Client(usize),
+}
+
+/// A shard at an address of its own.
+struct Node {
+    shard: Shard,
+    address: SocketAddr,
+    events: Vec<Event>,
+}
+
+/// A line between two nodes.
+struct Line {
+    upper: (usize, ConnectionId),
+    lower: (usize, ConnectionId),
+    link: Link,
+    is_cut: bool,
+    /// Under which address the upper node sees the lower one.
+    seen_as: Option<SocketAddr>,
+    /// Datagrams from above, and their bytes.
+    down: (u64, u64),
+}
+
 #[derive(PartialEq, Eq)]
 struct Flight {
     due: Instant,
     order: u64,
-    /// `None`: to the shard.
-    client: Option<usize>,
+    to: To,
     source: SocketAddr,
     bytes: Vec<u8>,
 }
@@ -84,6 +108,8 @@ impl PartialOrd for Flight {
 
 struct Client {
     rtc: Rtc,
+    /// The node at which it is.
+    home: usize,
     id: ConnectionId,
     address: SocketAddr,
     deadline: Instant,
@@ -115,13 +141,17 @@ struct Encoder {
 
 pub(crate) struct World {
     pub(crate) now: Instant,
-    shard: Shard,
+    nodes: Vec<Node>,
+    lines: Vec<Line>,
+    /// Where clients and commands go.
+    home: usize,
+    /// The next line's upper end is told by another certificate than it has.
+    is_forged: bool,
     is_measured: bool,
     /// Time inside of `measured_` functions.
     spent: Duration,
     /// Bursts to be used again: fresh memory would cost what is measured page faults.
     spare: Vec<Burst>,
-    server: SocketAddr,
     clients: Vec<Client>,
     viewers: Vec<usize>,
     encoders: Vec<Encoder>,
@@ -131,7 +161,6 @@ pub(crate) struct World {
     order: u64,
     link: Link,
     random: StdRng,
-    events: Vec<Event>,
     keyframe_requests: usize,
     /// How often packets of each layer were asked for again.
     asked_again: HashMap<Rid, u64>,
@@ -185,24 +214,20 @@ impl World {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        self.shard.totals()
+        self.nodes[self.home].shard.totals()
     }
 
     pub(crate) fn new(seed: u64, link: Link) -> Self {
         let now = Instant::now();
-        let server: SocketAddr = "10.0.0.1:7882".parse().unwrap();
-        World {
+        let mut world = World {
             now,
-            shard: Shard::new(
-                ShardConfig {
-                    candidates: vec![server],
-                },
-                now,
-            ),
+            nodes: Vec::new(),
+            lines: Vec::new(),
+            home: 0,
+            is_forged: false,
             is_measured: false,
             spent: Duration::ZERO,
             spare: Vec::new(),
-            server,
             clients: Vec::new(),
             viewers: Vec::new(),
             encoders: Vec::new(),
@@ -212,12 +237,111 @@ impl World {
             order: 0,
             link,
             random: StdRng::seed_from_u64(seed),
-            events: Vec::new(),
             keyframe_requests: 0,
             asked_again: HashMap::new(),
             last_answer: String::new(),
             waits: Duration::ZERO,
+        };
+        world.add_node();
+        world
+    }
+
+    /// Another node, at which clients are and commands go from now on.
+    pub(crate) fn add_node(&mut self) -> usize {
+        let at = self.nodes.len();
+        let address = SocketAddr::from(([10, 0, 0, at as u8 + 1], 7882));
+        let config = ShardConfig {
+            candidates: vec![address],
+        };
+        self.nodes.push(Node {
+            shard: Shard::new(config, self.now),
+            address,
+            events: Vec::new(),
+        });
+        self.home = at;
+        at
+    }
+
+    /// From now on clients are, and commands go, there.
+    pub(crate) fn go_to(&mut self, node: usize) {
+        self.home = node;
+    }
+
+    /// Joins two nodes; returns the line's number, and the connections of its upper and lower end.
+    pub(crate) fn join(
+        &mut self,
+        upper: usize,
+        lower: usize,
+        link: Link,
+    ) -> (usize, ConnectionId, ConnectionId) {
+        let at = self.lines.len();
+        let ids = [2 * at, 2 * at + 1].map(|at| ConnectionId(10_000 + at as u64));
+        self.lines.push(Line {
+            upper: (upper, ids[0]),
+            lower: (lower, ids[1]),
+            link,
+            is_cut: false,
+            seen_as: None,
+            down: (0, 0),
+        });
+        let mut ends = Vec::new();
+        for (node, connection, end) in [(upper, ids[0], End::Upper), (lower, ids[1], End::Lower)] {
+            self.go_to(node);
+            let role = Role::Relay(end);
+            self.command(Command::Open { connection, role });
+            let told = self.nodes[node]
+                .events
+                .iter()
+                .rev()
+                .find_map(|event| match event {
+                    Event::RelayEnd {
+                        connection: of,
+                        end,
+                    } if *of == connection => Some(end.clone()),
+                    _ => None,
+                });
+            ends.push(told.expect("an end is told when it is opened"));
         }
+        if std::mem::take(&mut self.is_forged) {
+            let fingerprint = &mut ends[0].fingerprint;
+            let last = fingerprint
+                .pop()
+                .map(|digit| if digit == '0' { '1' } else { '0' });
+            fingerprint.extend(last);
+        }
+        for (node, connection, other) in [(upper, ids[0], 1), (lower, ids[1], 0)] {
+            self.go_to(node);
+            let other = ends[other].clone();
+            self.command(Command::Relay { connection, other });
+        }
+        (at, ids[0], ids[1])
+    }
+
+    pub(crate) fn set_line(&mut self, line: usize, link: Link, is_cut: bool) {
+        (self.lines[line].link, self.lines[line].is_cut) = (link, is_cut);
+    }
+
+    pub(crate) fn spoil_fingerprint(&mut self) {
+        self.is_forged = true;
+    }
+
+    /// From now on the upper node sees the lower one under another address, and the old one leads nowhere.
+    pub(crate) fn map_line(&mut self, line: usize, address: SocketAddr) {
+        self.lines[line].seen_as = Some(address);
+    }
+
+    /// Datagrams that went down a line so far, and their bytes.
+    pub(crate) fn went_down(&self, line: usize) -> (u64, u64) {
+        self.lines[line].down
+    }
+
+    /// Says something to the shard of the present node.
+    pub(crate) fn tell(&mut self, command: Command) {
+        self.command(command);
+    }
+
+    fn events(&self) -> &[Event] {
+        &self.nodes[self.home].events
     }
 
     /// From now on datagrams wait for so long before the shard looks at them.
@@ -245,6 +369,7 @@ impl World {
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         self.clients.push(Client {
             rtc,
+            home: self.home,
             id: ConnectionId(at as u64 + 1),
             address,
             deadline: self.now,
@@ -499,7 +624,7 @@ impl World {
 
     /// The m-lines of the shard's last offer.
     pub(crate) fn lines_offered(&self) -> usize {
-        let last = self.events.iter().rev().find_map(|event| match event {
+        let last = self.events().iter().rev().find_map(|event| match event {
             Event::Offer { sdp, .. } => Some(sdp),
             _ => None,
         });
@@ -559,7 +684,7 @@ impl World {
     /// The last of what the shard told that is wanted of an encoding.
     #[allow(dead_code, reason = "for tests/backup.rs")]
     pub(crate) fn wanted(&self, of: Encoding) -> Option<Quality> {
-        let mut told = self.events.iter().rev().filter_map(|event| match event {
+        let mut told = self.events().iter().rev().filter_map(|event| match event {
             Event::LayersWanted {
                 encoding, quality, ..
             } if *encoding == of => Some(*quality),
@@ -573,6 +698,11 @@ impl World {
         self.clients[at].is_cut = true;
     }
 
+    pub(crate) fn heal(&mut self, viewer: usize) {
+        let at = self.viewers[viewer];
+        self.clients[at].is_cut = false;
+    }
+
     pub(crate) fn noise(&mut self, first: u8, size: usize) {
         let mut bytes: Vec<u8> = (0..size).map(|_| self.random.random()).collect();
         if let Some(byte) = bytes.first_mut() {
@@ -581,8 +711,9 @@ impl World {
         let strangers: SocketAddr = "10.9.9.9:1".parse().unwrap();
         // From a stranger, and under the address of somebody known.
         for source in [strangers, self.clients[0].address] {
-            self.shard.receive(self.now, source, self.server, &bytes);
-            self.take_from_shard();
+            let node = &mut self.nodes[self.home];
+            node.shard.receive(self.now, source, node.address, &bytes);
+            self.take_from_shard(self.home);
         }
     }
 
@@ -608,7 +739,7 @@ impl World {
     }
 
     pub(crate) fn told(&self, is: impl Fn(&Event) -> bool) -> bool {
-        self.events.iter().any(is)
+        self.events().iter().any(is)
     }
 
     /// What the shard says of a viewer's connection.
@@ -629,7 +760,7 @@ impl World {
     #[allow(dead_code, reason = "not for benches/hot.rs")]
     pub(crate) fn account_of(&mut self, connection: ConnectionId) -> Option<Arc<Account>> {
         self.command(Command::Explain { connection });
-        match self.events.pop() {
+        match self.nodes[self.home].events.pop() {
             Some(Event::Account {
                 connection: of,
                 account,
@@ -647,7 +778,7 @@ impl World {
     pub(crate) fn run_busy(&mut self, time: Duration, busy: u64) {
         let step = Duration::from_millis(250);
         for _ in 0..time.as_millis() / step.as_millis() {
-            self.shard.set_busy(self.now, busy);
+            self.nodes[0].shard.set_busy(self.now, busy);
             self.run(step);
         }
     }
@@ -659,7 +790,7 @@ impl World {
             let clients = self.clients.iter().map(|client| client.deadline).min();
             let flight = self.flights.peek().map(|flight| flight.due);
             let next = [
-                Some(self.shard.deadline()),
+                self.nodes.iter().map(|node| node.shard.deadline()).min(),
                 clients,
                 flight,
                 Some(self.next_frame.min(self.next_decode)),
@@ -685,22 +816,23 @@ impl World {
             .is_some_and(|flight| flight.due <= self.now)
         {
             let flight = self.flights.pop().unwrap();
-            match flight.client {
-                None => {
-                    let (source, server) = (flight.source, self.server);
-                    if self.shard.is_late(self.waits, &flight.bytes) {
+            match flight.to {
+                To::Node(at) => {
+                    let node = &mut self.nodes[at];
+                    let (source, address) = (flight.source, node.address);
+                    if node.shard.is_late(self.waits, &flight.bytes) {
                         continue;
                     }
                     if self.is_measured {
                         let begin = Instant::now();
-                        measured_receive(&mut self.shard, self.now, source, server, &flight.bytes);
+                        measured_receive(&mut node.shard, self.now, source, address, &flight.bytes);
                         self.spent += begin.elapsed();
                     } else {
-                        self.shard.receive(self.now, source, server, &flight.bytes);
+                        node.shard.receive(self.now, source, address, &flight.bytes);
                     }
-                    self.take_from_shard();
+                    self.take_from_shard(at);
                 }
-                Some(at) => {
+                To::Client(at) => {
                     let client = &mut self.clients[at];
                     if let Ok(contents) = DatagramRecv::try_from(&flight.bytes[..]) {
                         let receive = Receive {
@@ -735,15 +867,19 @@ impl World {
             self.next_decode = self.now + DECODE;
             self.decode();
         }
-        if self.shard.deadline() <= self.now {
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            if node.shard.deadline() > self.now {
+                continue;
+            }
             if self.is_measured {
                 let begin = Instant::now();
-                measured_advance(&mut self.shard, self.now);
+                measured_advance(&mut node.shard, self.now);
                 self.spent += begin.elapsed();
             } else {
-                self.shard.advance(self.now);
+                node.shard.advance(self.now);
             }
-            self.take_from_shard();
+            self.take_from_shard(at);
         }
     }
 
@@ -824,11 +960,11 @@ impl World {
     }
 
     fn command(&mut self, command: Command) {
-        self.shard.command(self.now, command);
-        self.take_from_shard();
+        self.nodes[self.home].shard.command(self.now, command);
+        self.take_from_shard(self.home);
     }
 
-    fn take_from_shard(&mut self) {
+    fn take_from_shard(&mut self, node: usize) {
         let mut bursts = Vec::new();
         let new = || Burst::new(BURST_BYTES, BURST_MESSAGES);
         let spare = &mut self.spare;
@@ -837,10 +973,10 @@ impl World {
         };
         if self.is_measured {
             let begin = Instant::now();
-            measured_flush(&mut self.shard, take);
+            measured_flush(&mut self.nodes[node].shard, take);
             self.spent += begin.elapsed();
         } else {
-            self.shard.flush(take);
+            self.nodes[node].shard.flush(take);
         }
         let mut sent = Vec::new();
         for burst in &bursts {
@@ -852,22 +988,52 @@ impl World {
         }
         bursts.iter_mut().for_each(Burst::clear);
         self.spare.append(&mut bursts);
+        let source = self.nodes[node].address;
         for (destination, datagram) in sent {
-            if let Some(at) = self
-                .clients
-                .iter()
-                .position(|client| client.address == destination)
-            {
-                self.fly(Some(at), self.server, datagram);
+            let is_at = |client: &Client| client.address == destination;
+            if let Some(at) = self.clients.iter().position(is_at) {
+                self.fly(To::Client(at), source, datagram);
+            } else {
+                self.cross(node, destination, datagram);
             }
         }
-        while let Some(event) = self.shard.poll_event() {
-            self.told_by_shard(&event);
-            self.events.push(event);
+        while let Some(event) = self.nodes[node].shard.poll_event() {
+            self.told_by_shard(node, &event);
+            self.nodes[node].events.push(event);
         }
     }
 
-    fn told_by_shard(&mut self, event: &Event) {
+    /// A datagram goes over the line that leads to an address, if there is one.
+    fn cross(&mut self, from: usize, destination: SocketAddr, bytes: Vec<u8>) {
+        let nodes = &self.nodes;
+        let mut source = nodes[from].address;
+        let mut to = None;
+        for line in &mut self.lines {
+            let (upper, lower) = (line.upper.0, line.lower.0);
+            let below = line.seen_as.unwrap_or(nodes[lower].address);
+            if (upper, below) == (from, destination) {
+                line.down.0 += 1;
+                line.down.1 += bytes.len() as u64;
+                to = Some((lower, line.link, line.is_cut));
+            } else if (lower, nodes[upper].address) == (from, destination) {
+                source = below;
+                to = Some((upper, line.link, line.is_cut));
+            }
+        }
+        if let Some((to, link, false)) = to {
+            let usual = std::mem::replace(&mut self.link, link);
+            self.fly(To::Node(to), source, bytes);
+            self.link = usual;
+        }
+    }
+
+    fn told_by_shard(&mut self, node: usize, event: &Event) {
+        let home = std::mem::replace(&mut self.home, node);
+        self.answer(event);
+        self.home = home;
+    }
+
+    fn answer(&mut self, event: &Event) {
         match event {
             Event::Offer { connection, sdp } => {
                 let at = self.at(*connection);
@@ -904,7 +1070,10 @@ impl World {
                 let at = self.at(*connection);
                 self.offer_places(at);
             }
-            Event::Refused { reason, .. } => panic!("refused: {reason}"),
+            Event::Refused { connection, reason } => {
+                let is_client = self.clients.iter().any(|client| client.id == *connection);
+                assert!(!is_client, "refused: {reason}");
+            }
             _ => {}
         }
     }
@@ -916,7 +1085,11 @@ impl World {
             .unwrap()
     }
 
-    fn fly(&mut self, client: Option<usize>, source: SocketAddr, bytes: Vec<u8>) {
+    fn fly(&mut self, to: To, source: SocketAddr, bytes: Vec<u8>) {
+        let client = match to {
+            To::Client(at) => Some(at),
+            To::Node(_) => None,
+        };
         let cut = client.is_some_and(|at| self.clients[at].is_cut);
         if cut || self.random.random_bool(self.link.loss) {
             return;
@@ -945,7 +1118,7 @@ impl World {
             self.flights.push(Flight {
                 due,
                 order,
-                client,
+                to,
                 source,
                 bytes: bytes.clone(),
             });
@@ -965,8 +1138,9 @@ impl World {
                 }
                 Output::Transmit(transmit) => {
                     let (source, is_cut) = (client.address, client.is_cut);
+                    let home = client.home;
                     if !is_cut {
-                        self.fly(None, source, transmit.contents.to_vec());
+                        self.fly(To::Node(home), source, transmit.contents.to_vec());
                     }
                 }
                 Output::Event(RtcEvent::RtpPacket(packet)) => client.received.push(packet),
