@@ -6,10 +6,12 @@
 #[path = "../../fuzz/replay.rs"]
 mod replay;
 
+mod line;
 mod live;
 pub(crate) mod plain;
 mod steps;
 
+pub use line::words;
 pub use live::datagrams;
 pub use plain::without_handshake;
 pub use steps::{AT_ONCE, steps};
@@ -121,6 +123,7 @@ mod tests {
         ("egress", egress),
         ("payloads", payloads),
         ("reports", reports),
+        ("words", words),
     ];
 
     #[test]

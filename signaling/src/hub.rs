@@ -471,6 +471,8 @@ impl Hub {
                 self.questions.answer(*connection, account.as_ref());
                 return;
             }
+            // Of no room: nobody opens lines between nodes yet.
+            Event::RelayEnd { .. } => return,
             Event::Answer {
                 connection: ConnectionId(id),
                 ..

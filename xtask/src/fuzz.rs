@@ -11,7 +11,7 @@ const CARGO_FUZZ: (&str, &str) = ("cargo-fuzz", "0.13.2");
 
 /// The targets, so many runs of each that all take about a minute, and the longest input in bytes: what
 /// fuzzing begins with fits in.
-const TARGETS: [(&str, u32, u32); 11] = [
+const TARGETS: [(&str, u32, u32); 12] = [
     ("batch", 50_000, 2048),
     ("calls", 20_000, 2048),
     ("datagram", 5_000, 2048),
@@ -23,6 +23,7 @@ const TARGETS: [(&str, u32, u32); 11] = [
     ("reports", 1_000_000, 2048),
     ("requests", 10_000, 4096),
     ("tokens", 50_000, 2048),
+    ("words", 50_000, 2048),
 ];
 
 /// The runs of each target in the long form.

@@ -637,7 +637,10 @@ impl Shard {
             }
             RtcEvent::ChannelData(data) => {
                 if self.peers.get(&id).is_some_and(|peer| peer.relay.is_some()) {
-                    self.heard_word(id, &data.data, now);
+                    let heard = || self.heard_word(id, &data.data, now);
+                    if catch_unwind(AssertUnwindSafe(heard)).is_err() {
+                        self.fail(id, now);
+                    }
                 } else if let Some(channel) = self
                     .peers
                     .get(&id)

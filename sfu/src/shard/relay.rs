@@ -44,6 +44,13 @@ impl Shard {
         }
     }
 
+    /// How many streams the other end of a line offers.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn streams_offered(&self, id: ConnectionId) -> usize {
+        let relay = self.peers.get(&id).and_then(|peer| peer.relay.as_ref());
+        relay.map_or(0, |relay| relay.offered.len())
+    }
+
     /// Offers a track that is live to the other end of a line that was subscribed to it.
     pub(super) fn offer_stream(&mut self, id: ConnectionId, track: TrackId, now: Instant) {
         let (Some(peer), Some(state)) = (self.peers.get_mut(&id), self.tracks.get(&track)) else {
@@ -116,7 +123,7 @@ impl Shard {
     }
 
     /// The other end of a line said something.
-    pub(super) fn heard_word(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) {
+    pub(crate) fn heard_word(&mut self, id: ConnectionId, bytes: &[u8], now: Instant) {
         let Some(word) = Word::read(bytes) else {
             self.lose(id, "the other end of the line said what is no word", now);
             return;

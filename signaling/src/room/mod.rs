@@ -1474,6 +1474,8 @@ impl Room {
     pub fn on_event(&mut self, event: Event, now: Instant) {
         self.now = now;
         match event {
+            // A line between nodes is of no room.
+            Event::RelayEnd { .. } => {}
             Event::Answer {
                 connection,
                 sdp,
