@@ -16,13 +16,54 @@ pub use live::datagrams;
 pub use plain::without_handshake;
 pub use steps::{AT_ONCE, steps};
 
+use std::cell::RefCell;
+use std::time::Instant;
+
 use arbitrary::{Result, Unstructured};
 
 use crate::egress::stage::{Stage, Step};
+use crate::shard::{Shard, ShardConfig};
 use crate::{dependency, header, payload, redundancy, rtcp};
 
 /// Steps that one input plays at most.
 const STEPS: usize = 200;
+
+const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
+
+/// The shard of a thread lasts for many inputs, and every input has connections of its own: making a
+/// shard costs as much as playing an input.
+struct Home {
+    shard: Shard,
+    now: Instant,
+    next: u64,
+}
+
+impl Home {
+    /// The first of a hundred ids that were never used.
+    fn next(&mut self) -> u64 {
+        self.next += 100;
+        self.next - 100
+    }
+}
+
+fn at_home<T>(play: impl FnOnce(&mut Home) -> T) -> T {
+    thread_local! {
+        static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
+    }
+    HOME.with_borrow_mut(|home| {
+        play(home.get_or_insert_with(|| {
+            let now = Instant::now();
+            let config = ShardConfig {
+                candidates: vec![SERVER.into()],
+            };
+            Home {
+                shard: Shard::new(config, now),
+                now,
+                next: 0,
+            }
+        }))
+    })
+}
 
 /// Plays steps on a subscriber's stream; see `no_index_is_ever_sealed_twice`.
 ///

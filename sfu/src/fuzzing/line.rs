@@ -1,16 +1,13 @@
 //! A line between nodes, and whatever its other end says on it: that end may lose the line, and nothing
 //! fails.
 
-use std::cell::RefCell;
-use std::time::Instant;
-
 use arbitrary::Result;
 
+use super::{Home, at_home};
 use crate::command::{
     Codec, Command, ConnectionId, Publication, Quality, Role, Selection, TrackId, TrackKind,
 };
 use crate::relay::{End, STREAMS};
-use crate::shard::{Shard, ShardConfig};
 
 /// Words of one input at most.
 const WORDS: usize = 64;
@@ -19,44 +16,19 @@ const WORDS: usize = 64;
 const TAKEN: [(&str, TrackKind); 2] = [("a", TrackKind::Video), ("b", TrackKind::Audio)];
 const OFFERED: [&str; 2] = ["c", "d"];
 
-/// Lasts for many inputs, each of which has connections of its own.
-struct Home {
-    shard: Shard,
-    now: Instant,
-    next: u64,
-}
-
-thread_local! {
-    static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
-}
-
 /// Reads each line of the bytes as a word of the other end of a line; those in even places are said to a
 /// lower end, the others to an upper one.
 ///
 /// # Errors
 /// Never.
 pub fn words(data: &[u8]) -> Result<()> {
-    HOME.with_borrow_mut(|home| {
-        let home = home.get_or_insert_with(|| {
-            let now = Instant::now();
-            let config = ShardConfig {
-                candidates: vec![([10, 0, 0, 1], 7882).into()],
-            };
-            Home {
-                shard: Shard::new(config, now),
-                now,
-                next: 0,
-            }
-        });
-        home.play(data);
-    });
+    at_home(|home| home.play_words(data));
     Ok(())
 }
 
 impl Home {
-    fn play(&mut self, data: &[u8]) {
-        let first = self.next;
-        self.next += 100;
+    fn play_words(&mut self, data: &[u8]) {
+        let first = self.next();
         let ends = [End::Lower, End::Upper];
         let lines = [ConnectionId(first), ConnectionId(first + 1)];
         for (connection, end) in lines.into_iter().zip(ends) {

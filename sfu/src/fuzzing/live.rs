@@ -4,7 +4,6 @@
 //! The first publishes a camera in three layers and a microphone. The second publishes a camera, and
 //! sees and hears the first. The third only receives, in places.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use udp_batch::Burst;
 
-use super::plain;
+use super::{Home, SERVER, at_home, plain};
 use crate::account::{Account, Reason, Step};
 use crate::command::{
     Channel, Codec, Command, ConnectionId, Event, Publication, Quality, Role, Selection, TrackId,
@@ -21,7 +20,6 @@ use crate::command::{
 };
 use crate::header::{self, Element, Header};
 use crate::rtcp::{self, SenderReport};
-use crate::shard::{Shard, ShardConfig};
 use crate::srtp::Keys;
 
 /// Steps that one input plays at most.
@@ -119,20 +117,6 @@ const SSRCS: [u32; 12] = [
     1001, 1011, 1012, 1013, 1021, 1022, 1023, 2001, 2002, 3001, 0, 1001,
 ];
 
-const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7882);
-
-/// The shard of a thread lasts for many inputs, and every input has connections of its own: making a
-/// shard costs as much as playing an input.
-struct Home {
-    shard: Shard,
-    now: Instant,
-    next: u64,
-}
-
-thread_local! {
-    static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
-}
-
 /// One client, as far as it needs a state.
 struct Client {
     connection: ConnectionId,
@@ -171,18 +155,7 @@ struct Stage<'a> {
 /// # Errors
 /// The input has ended.
 pub fn datagrams(data: &[u8]) -> Result<()> {
-    HOME.with_borrow_mut(|home| {
-        let home = home.get_or_insert_with(|| {
-            let now = Instant::now();
-            let config = ShardConfig {
-                candidates: vec![SERVER.into()],
-            };
-            Home {
-                shard: Shard::new(config, now),
-                now,
-                next: 0,
-            }
-        });
+    at_home(|home| {
         let mut input = Unstructured::new(data);
         let has_handshake = input.int_in_range(0..=7_u8)? == 7;
         plain::without_handshake(!has_handshake);
@@ -231,8 +204,7 @@ fn wish(quality: u8) -> Selection {
 
 impl<'a> Stage<'a> {
     fn open(home: &'a mut Home) -> Stage<'a> {
-        let first = home.next;
-        home.next += 100;
+        let first = home.next();
         let mut stage = Stage {
             home,
             clients: Vec::new(),

@@ -730,7 +730,11 @@ impl Shard {
     ) {
         match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => self.fail(id, now),
+            Ok(Err(error)) => {
+                tracing::debug!(connection = id.0, %error, "the engine gave up");
+                self.fail(id, now);
+            }
+            Err(_) => self.fail(id, now),
         }
     }
 
