@@ -224,7 +224,7 @@ async fn run() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "info,sqlx=warn,str0m=warn,hyper=warn,async_nats=warn".into()),
+                .unwrap_or_else(|_| "info,sqlx=warn,str0m=warn,hyper=warn,async_nats=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();

@@ -40,6 +40,7 @@ pub(crate) enum NodeCommand {
         #[command(flatten)]
         settings: Settings,
         /// The code.
+        #[arg(allow_hyphen_values = true)]
         code: String,
     },
     /// Lists the nodes that this one knows: itself and all below.

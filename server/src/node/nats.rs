@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_nats::connection::State;
 use futures_util::StreamExt as _;
 use signaling::cascade::{MESSAGE_BOUND, NodeId};
+use signaling::log_limit::LogLimit;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -49,6 +50,8 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Messages that wait to be handed to the server.
 const QUEUE_BOUND: usize = 1024;
+
+static TROUBLE: LogLimit = LogLimit::new();
 
 /// Where `from` speaks to `to`.
 fn subject(to: NodeId, from: NodeId) -> String {
@@ -160,8 +163,16 @@ async fn report(event: async_nats::Event) {
         async_nats::Event::Disconnected => tracing::warn!(
             "the NATS server can't be reached: is it running? Calls go on; other nodes hear nothing"
         ),
-        // Also what is said each time that it is tried again.
-        other => tracing::debug!(event = %other, "NATS"),
+        other => {
+            if let Some(suppressed) = TROUBLE.pass(Instant::now()) {
+                tracing::warn!(
+                    event = %other,
+                    suppressed,
+                    "the NATS server does not take this node: does it run, and is this node enrolled \
+                     where the server stands?"
+                );
+            }
+        }
     }
 }
 

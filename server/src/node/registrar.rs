@@ -39,6 +39,9 @@ pub(crate) const INVITATION_BOUND: Duration = Duration::from_secs(7 * 24 * 60 * 
 /// The largest request of a node, in bytes.
 const BODY_BOUND: usize = 16 * 1024;
 
+/// Certificates of one node that have not ended. Two are usual; each change of `node.hosts` takes one.
+const CERTIFICATES_BOUND: usize = 32;
+
 /// How deep a node may stand below the authority: who is above whom is followed so far.
 const DEPTH_BOUND: usize = 12;
 
@@ -345,6 +348,9 @@ impl Registrar {
             .store
             .certificates(Which::Node(issue.place.node))
             .await?;
+        if known.len() >= CERTIFICATES_BOUND {
+            return Err(Fault::Refused("this node was certified too often".into()));
+        }
         if let Some((known, revoked)) = known.last() {
             let is_same =
                 known.subject.place == issue.place && known.subject.parent == Some(issue.parent);
@@ -553,8 +559,13 @@ pub(crate) async fn enrol(
 
 type Shared = State<Arc<Registrar>>;
 
-fn known(peer: &Peer) -> Result<&Certificate, Fault> {
-    peer.0.as_deref().ok_or(Fault::NotAllowed)
+/// Who asks. A connection may be older than what was revoked since.
+fn known<'a>(registrar: &Registrar, peer: &'a Peer) -> Result<&'a Certificate, Fault> {
+    let peer = peer.0.as_deref().ok_or(Fault::NotAllowed)?;
+    if !registrar.credentials.holds(peer) {
+        return Err(Fault::NotAllowed);
+    }
+    Ok(peer)
 }
 
 async fn answer_enrol(
@@ -570,7 +581,7 @@ async fn answer_renew(
     Extension(peer): Extension<Peer>,
     Json(body): Json<Renew>,
 ) -> Result<String, Fault> {
-    let certificate = registrar.renew(known(&peer)?, body).await?;
+    let certificate = registrar.renew(known(&registrar, &peer)?, body).await?;
     Ok(certificate.pem())
 }
 
@@ -579,7 +590,7 @@ async fn answer_issue(
     Extension(peer): Extension<Peer>,
     Json(body): Json<Issue>,
 ) -> Result<String, Fault> {
-    let certificate = registrar.issue_for(known(&peer)?, body).await?;
+    let certificate = registrar.issue_for(known(&registrar, &peer)?, body).await?;
     Ok(certificate.pem())
 }
 
@@ -588,7 +599,7 @@ async fn answer_certificates(
     Extension(peer): Extension<Peer>,
     Path(node): Path<String>,
 ) -> Result<String, Fault> {
-    known(&peer)?;
+    known(&registrar, &peer)?;
     let node = node.parse().map_err(|_| Fault::NotFound)?;
     let found = registrar.certificates(node).await?;
     Ok(found.iter().map(Certificate::pem).collect())
@@ -598,7 +609,7 @@ async fn answer_revocations(
     State(registrar): Shared,
     Extension(peer): Extension<Peer>,
 ) -> Result<String, Fault> {
-    known(&peer)?;
+    known(&registrar, &peer)?;
     Ok(registrar.credentials.revocations().1)
 }
 
@@ -607,7 +618,7 @@ async fn answer_revoke(
     Extension(peer): Extension<Peer>,
     Path(node): Path<String>,
 ) -> Result<(), Fault> {
-    let peer = known(&peer)?;
+    let peer = known(&registrar, &peer)?;
     let node: NodeId = node.parse().map_err(|_| Fault::NotFound)?;
     if node == peer.node() || !registrar.is_below(node, peer.node()).await? {
         return Err(Fault::NotAllowed);

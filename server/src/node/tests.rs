@@ -67,6 +67,13 @@ impl Nats {
     fn restart(&mut self) {
         self.process = Nats::spawn(&self.file);
     }
+
+    /// Stops its process, which keeps its connections, or lets it go on.
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.process.id().expect("it runs");
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("it has a number");
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
 }
 
 /// A node under test.
@@ -75,6 +82,7 @@ struct Site {
     settings: Settings,
     nats: Option<Nats>,
     running: Option<Running>,
+    media: Option<AbortHandle>,
     outputs: Arc<Mutex<Vec<(Instant, Output)>>>,
 }
 
@@ -95,6 +103,7 @@ impl Site {
             settings,
             nats: None,
             running: None,
+            media: None,
             outputs: Arc::default(),
         };
         match parent {
@@ -173,7 +182,7 @@ impl Site {
         });
         // Media is taken to flow on all lines: what is tried here is control.
         let cascade = running.cascade.clone();
-        tokio::spawn(async move {
+        let media = tokio::spawn(async move {
             let hear = |node: &mut signaling::cascade::Node, moment| {
                 for neighbour in node.neighbours() {
                     node.heard_media(moment, neighbour);
@@ -183,7 +192,16 @@ impl Site {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
+        self.media = Some(media.abort_handle());
         self.running = Some(running);
+    }
+
+    /// Ends the node, as when its process is killed.
+    fn stop(&mut self) {
+        self.running = None;
+        if let Some(media) = self.media.take() {
+            media.abort();
+        }
     }
 
     fn running(&self) -> &Running {
@@ -274,6 +292,7 @@ async fn nodes_enrol_hop_by_hop_and_whoever_is_revoked_or_unknown_gets_nothing()
         },
         nats: None,
         running: None,
+        media: None,
         outputs: Arc::default(),
     };
     let wrong = Code {
@@ -401,6 +420,84 @@ async fn a_key_is_renewed_in_time_and_what_it_signs_is_taken_at_once() {
         |bytes| seal::Seal::is_signed_by(&*at_parent.credentials, after.node(), bytes, &signature);
     assert!(is_signed(b"words"));
     assert!(!is_signed(b"other"));
+}
+
+#[tokio::test]
+async fn what_was_changed_on_the_way_is_not_believed() {
+    let province = Site::enrolled(Level::Province, "p", None).await;
+    let registrar = province.open().await;
+    let credentials = &registrar.credentials;
+    let der = credentials.certificate().der().to_vec();
+    for at in 0..der.len() {
+        let mut changed = der.clone();
+        changed[at] ^= 1;
+        let changed = rustls::pki_types::CertificateDer::from(changed);
+        assert!(credentials.check(&changed).is_err(), "byte {at}");
+    }
+    let (number, list) = credentials.revocations();
+    assert!(!credentials.adopt(&list).unwrap(), "it is known already");
+    for at in 0..list.len() {
+        let mut changed = list.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(!credentials.adopt(&changed).unwrap_or(false), "byte {at}");
+    }
+    assert_eq!(credentials.revocations(), (number, list));
+    let code = province.invite(Level::City, "c").await.text();
+    assert!(Code::read(&code).is_some_and(|read| read.text() == code));
+    for at in 0..code.len() {
+        assert!(Code::read(&code[at + 1..]).is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_loses_its_parent_takes_its_second_way_whose_node_never_met_it() {
+    let exchange = Exchange::default();
+    let mut province = Site::enrolled(Level::Province, "p", None).await;
+    province.start(&exchange).await;
+    let mut parent = Site::enrolled(Level::City, "a", Some(&province)).await;
+    parent.start(&exchange).await;
+    let mut county = Site::enrolled(Level::County, "q", Some(&parent)).await;
+    let certificate = county.open().await.credentials.certificate();
+    let mut second = Site::enrolled(Level::City, "b", Some(&province)).await;
+    second.settings.second_for = vec![certificate.node()];
+    second.start(&exchange).await;
+    county.settings.second = Some(second.node().await);
+    county.start(&exchange).await;
+    let root = province.node().await;
+    let way = async |site: &Site| site.cascade().with(|node, _| node.way()).await.unwrap();
+    let (a, b) = (parent.node().await, second.node().await);
+    until("both ways are there", async || {
+        county.is_line_up(a).await && county.is_line_up(b).await
+    })
+    .await;
+    until("the county takes the better way", async || {
+        way(&county).await == Some(a)
+    })
+    .await;
+    county.join(root, "somebody").await;
+    until("the province sees the county", || province.sees("somebody")).await;
+    parent.stop();
+    until("the county takes its second way", async || {
+        way(&county).await == Some(b)
+    })
+    .await;
+    until("the second city sees the county", || {
+        second.sees("somebody")
+    })
+    .await;
+    until("the province sees the county there", async || {
+        let id = certificate.node();
+        let below = province
+            .cascade()
+            .with(move |node, _| {
+                node.below()
+                    .any(|one| one.place.node == id && one.way == Some(b))
+            })
+            .await;
+        below == Some(true) && province.sees("somebody").await
+    })
+    .await;
 }
 
 fn attack(credentials: &Arc<Credentials>, server: NodeId) -> async_nats::ConnectOptions {
@@ -554,6 +651,18 @@ async fn over_nats_only_who_is_enrolled_speaks_and_only_as_itself() {
     city.nats.as_mut().unwrap().restart();
     until("the county's line is back", || county.is_line_up(c)).await;
     until("the province's line is back", || province.is_line_up(c)).await;
+    // It hangs: nobody is told, everybody notices, and it is back when it goes on.
+    let stop = rustix::process::Signal::STOP;
+    city.nats.as_ref().unwrap().signal(stop);
+    until("the county's line is lost", async || {
+        !county.is_line_up(c).await
+    })
+    .await;
+    city.nats
+        .as_ref()
+        .unwrap()
+        .signal(rustix::process::Signal::CONT);
+    until("the county's line is back", || county.is_line_up(c)).await;
     let mut new = Site::enrolled(Level::County, "n", Some(&city)).await;
     new.settings.nats = Some(city_nats);
     new.start(&exchange).await;
