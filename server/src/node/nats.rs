@@ -58,10 +58,12 @@ fn subject(to: NodeId, from: NodeId) -> String {
     format!("terrace.node.{to}.{from}")
 }
 
-enum Command {
-    Listen(NodeId),
-    Ignore(NodeId),
-    Send(NodeId, Vec<u8>),
+/// What a connection is to do.
+struct Queue {
+    /// To whom it is to listen, or no longer. None of these may be lost: there are few.
+    heard: mpsc::UnboundedSender<(NodeId, bool)>,
+    /// What is to be sent, to whom. These may be lost.
+    messages: mpsc::Sender<(NodeId, Vec<u8>)>,
 }
 
 /// A NATS server to connect to, and how.
@@ -74,8 +76,8 @@ pub(crate) struct Server {
 
 /// A node's connections to NATS.
 pub(crate) struct NatsBus {
-    first: mpsc::Sender<Command>,
-    second: Option<(NodeId, mpsc::Sender<Command>)>,
+    first: Queue,
+    second: Option<(NodeId, Queue)>,
 }
 
 impl NatsBus {
@@ -88,9 +90,10 @@ impl NatsBus {
         inbox: &mpsc::Sender<Arrival>,
     ) -> NatsBus {
         let start = |server| {
-            let (sender, commands) = mpsc::channel(QUEUE_BOUND);
-            tokio::spawn(carry(node, server, commands, inbox.clone()));
-            sender
+            let (heard, changes) = mpsc::unbounded_channel();
+            let (messages, outgoing) = mpsc::channel(QUEUE_BOUND);
+            tokio::spawn(carry(node, server, changes, outgoing, inbox.clone()));
+            Queue { heard, messages }
         };
         NatsBus {
             first: start(first),
@@ -98,27 +101,25 @@ impl NatsBus {
         }
     }
 
-    fn put(&self, neighbour: NodeId, command: Command) {
-        let queue = match &self.second {
+    fn queue(&self, neighbour: NodeId) -> &Queue {
+        match &self.second {
             Some((second, queue)) if *second == neighbour => queue,
             _ => &self.first,
-        };
-        // A full queue loses the message, as every bus may.
-        let _ = queue.try_send(command);
+        }
     }
 }
 
 impl Bus for NatsBus {
     fn listen(&self, neighbour: NodeId) {
-        self.put(neighbour, Command::Listen(neighbour));
+        let _ = self.queue(neighbour).heard.send((neighbour, true));
     }
 
     fn ignore(&self, neighbour: NodeId) {
-        self.put(neighbour, Command::Ignore(neighbour));
+        let _ = self.queue(neighbour).heard.send((neighbour, false));
     }
 
     fn send(&self, to: NodeId, message: Vec<u8>) {
-        self.put(to, Command::Send(to, message));
+        let _ = self.queue(to).messages.try_send((to, message));
     }
 }
 
@@ -179,44 +180,44 @@ async fn report(event: async_nats::Event) {
 async fn carry(
     node: NodeId,
     server: Server,
-    mut commands: mpsc::Receiver<Command>,
+    mut changes: mpsc::UnboundedReceiver<(NodeId, bool)>,
+    mut outgoing: mpsc::Receiver<(NodeId, Vec<u8>)>,
     inbox: mpsc::Sender<Arrival>,
 ) {
     let client = connect(&server).await;
     let mut readers: BTreeMap<NodeId, AbortHandle> = BTreeMap::new();
-    while let Some(command) = commands.recv().await {
-        match command {
-            Command::Listen(neighbour) => {
-                if readers.contains_key(&neighbour) {
-                    continue;
-                }
-                let Ok(mut messages) = client.subscribe(subject(node, neighbour)).await else {
-                    continue;
-                };
-                let inbox = inbox.clone();
-                let reader = tokio::spawn(async move {
-                    while let Some(message) = messages.next().await {
-                        let message = message.payload;
-                        let from = neighbour;
-                        arrive(&inbox, Arrival { from, message });
-                    }
-                });
-                readers.insert(neighbour, reader.abort_handle());
-            }
-            Command::Ignore(neighbour) => {
+    loop {
+        tokio::select! {
+            biased;
+            Some((neighbour, is_heard)) = changes.recv() => {
                 if let Some(reader) = readers.remove(&neighbour) {
                     reader.abort();
                 }
+                if is_heard
+                    && let Ok(messages) = client.subscribe(subject(node, neighbour)).await
+                {
+                    let reader = tokio::spawn(read(neighbour, messages, inbox.clone()));
+                    readers.insert(neighbour, reader.abort_handle());
+                }
             }
-            // What can't be sent now would come too late.
-            Command::Send(to, message) if client.connection_state() == State::Connected => {
-                let _ = client.publish(subject(to, node), message.into()).await;
+            message = outgoing.recv() => {
+                let Some((to, message)) = message else { break };
+                // What can't be sent now would come too late.
+                if client.connection_state() == State::Connected {
+                    let _ = client.publish(subject(to, node), message.into()).await;
+                }
             }
-            Command::Send(..) => {}
         }
     }
     for reader in readers.into_values() {
         reader.abort();
+    }
+}
+
+async fn read(from: NodeId, mut messages: async_nats::Subscriber, inbox: mpsc::Sender<Arrival>) {
+    while let Some(message) = messages.next().await {
+        let message = message.payload;
+        arrive(&inbox, Arrival { from, message });
     }
 }
 

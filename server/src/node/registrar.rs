@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::TryStreamExt as _;
 use rand::RngCore as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -41,6 +42,10 @@ const BODY_BOUND: usize = 16 * 1024;
 
 /// Certificates of one node that have not ended. Two are usual; each change of `node.hosts` takes one.
 const CERTIFICATES_BOUND: usize = 32;
+
+/// Certificates that are fetched at a time. A county that comes over its second way brings hundreds of
+/// nodes that are not known there.
+const FETCHES_AT_ONCE: usize = 8;
 
 /// How deep a node may stand below the authority: who is above whom is followed so far.
 const DEPTH_BOUND: usize = 12;
@@ -467,19 +472,29 @@ impl Registrar {
         }
     }
 
-    /// Fetches the certificates that are wanted.
+    /// Fetches the certificates that are wanted, until the way up fails.
     pub(crate) async fn fetch_wanted(&self) {
-        for node in self.credentials.wanted() {
-            match self.certificates(node).await {
-                Ok(found) => {
-                    for certificate in &found {
-                        let _ = self.credentials.learn(certificate);
-                    }
-                    self.credentials.is_absent(node);
+        let wanted = self.credentials.wanted().into_iter().map(Ok);
+        let fetched = futures_util::stream::iter(wanted)
+            .try_for_each_concurrent(FETCHES_AT_ONCE, |node| self.fetch(node));
+        // What is missing is wanted again, by whoever speaks for it.
+        let _ = fetched.await;
+    }
+
+    async fn fetch(&self, node: NodeId) -> Result<(), Fault> {
+        match self.certificates(node).await {
+            Ok(found) => {
+                for certificate in &found {
+                    let _ = self.credentials.learn(certificate);
                 }
-                Err(Fault::NotFound) => self.credentials.is_absent(node),
-                Err(_) => return,
+                self.credentials.is_absent(node);
+                Ok(())
             }
+            Err(Fault::NotFound) => {
+                self.credentials.is_absent(node);
+                Ok(())
+            }
+            Err(fault) => Err(fault),
         }
     }
 

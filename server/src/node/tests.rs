@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use signaling::cascade::{
-    Cause, ConferenceId, Envelope, Event, Identity, Level, Message, Newcomer, OrganisationId,
+    Cause, ConferenceId, Deed, Envelope, Event, Identity, Level, Message, Newcomer, OrganisationId,
     Refusal, seal,
 };
 use tokio::process::{Child, Command};
@@ -498,6 +499,127 @@ async fn a_node_that_loses_its_parent_takes_its_second_way_whose_node_never_met_
         below == Some(true) && province.sees("somebody").await
     })
     .await;
+}
+
+/// Loses, doubles and delays messages.
+struct Rough {
+    inner: Arc<bus::MemoryBus>,
+    count: AtomicU64,
+}
+
+impl Bus for Rough {
+    fn listen(&self, neighbour: NodeId) {
+        self.inner.listen(neighbour);
+    }
+
+    fn ignore(&self, neighbour: NodeId) {
+        self.inner.ignore(neighbour);
+    }
+
+    fn send(&self, to: NodeId, message: Vec<u8>) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        if count % 7 == 3 {
+            return;
+        }
+        if count.is_multiple_of(3) {
+            let (inner, late) = (self.inner.clone(), message.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(count % 5 * 40)).await;
+                inner.send(to, late);
+            });
+            if count.is_multiple_of(2) {
+                return;
+            }
+        }
+        self.inner.send(to, message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bus_loses_doubles_and_delays_is_told_once_and_in_order() {
+    const WORDS: usize = 50;
+    let exchange = Exchange::default();
+    let mut province = Site::enrolled(Level::Province, "p", None).await;
+    province.start(&exchange).await;
+    let city = Site::enrolled(Level::City, "c", Some(&province)).await;
+    province.stop();
+    let exchange = Exchange::default();
+    let mut cascades = Vec::new();
+    for site in [&province, &city] {
+        let registrar = site.open().await;
+        let place = registrar.credentials.certificate().subject.place;
+        cascades.push((place, registrar));
+    }
+    let certificates = [0, 1].map(|at: usize| cascades[at].1.credentials.certificate());
+    let [province, city] = [0, 1].map(|at: usize| {
+        let (place, registrar) = &cascades[at];
+        registrar.credentials.learn(&certificates[1 - at]).unwrap();
+        let (sender, inbox) = mpsc::channel(INBOX_BOUND);
+        let rough = Rough {
+            inner: Arc::new(exchange.join(place.node, sender)),
+            count: AtomicU64::new(at as u64),
+        };
+        rough.listen(certificates[1 - at].node());
+        let config = NodeConfig {
+            place: *place,
+            ways: certificates[at].subject.parent.into_iter().collect(),
+            siblings: Vec::new(),
+            incarnation: 7,
+            logs: Vec::new(),
+        };
+        let (credentials, store) = (registrar.credentials.clone(), registrar.store.clone());
+        let (cascade, mut outputs) =
+            Cascade::start(config, credentials, store, Arc::new(rough), inbox);
+        tokio::spawn(async move { while outputs.recv().await.is_some() {} });
+        let other = certificates[1 - at].node();
+        let media = cascade.clone();
+        tokio::spawn(async move {
+            let hear = move |node: &mut signaling::cascade::Node, moment| {
+                node.add_line(moment, other);
+                node.heard_media(moment, other);
+            };
+            while media.with(hear).await.is_some() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        cascade
+    });
+    let root = certificates[0].node();
+    let newcomer = Newcomer {
+        identity: Identity::from("speaker"),
+        name: "speaker".into(),
+        organisation: ORGANISATION,
+        chair_of: None,
+    };
+    let joined = city.with(move |node, moment| node.join(moment, CONFERENCE, root, newcomer));
+    let session = joined.await.unwrap().unwrap();
+    until("the province sees who speaks", async || {
+        let speaker = Identity::from("speaker");
+        let seen = province.with(move |node, _| node.participant(CONFERENCE, &speaker).is_some());
+        seen.await == Some(true)
+    })
+    .await;
+    for word in 0..WORDS {
+        let deed = Deed::Chat(word.to_string().into());
+        let acted = city.with(move |node, moment| node.act(moment, CONFERENCE, session, deed));
+        acted.await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let said = async || {
+        let log = province.with(|node, _| node.log(CONFERENCE)).await.unwrap();
+        let words = log.iter().filter_map(|entry| match &entry.act.deed {
+            Deed::Chat(words) => words.parse::<usize>().ok(),
+            _ => None,
+        });
+        words.collect::<Vec<usize>>()
+    };
+    until("all was said", async || said().await.len() >= WORDS).await;
+    assert_eq!(said().await, (0..WORDS).collect::<Vec<usize>>());
+    // What took effect is in the file, once.
+    let logs = cascades[0].1.store.logs().await.unwrap();
+    assert_eq!(logs.len(), 1);
+    assert_eq!((logs[0].0, logs[0].1), (CONFERENCE, root));
+    assert_eq!(logs[0].2.len(), WORDS);
 }
 
 fn attack(credentials: &Arc<Credentials>, server: NodeId) -> async_nats::ConnectOptions {
