@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) keys: BTreeMap<String, String>,
     /// Bounds of the whole server.
     pub(crate) limits: Limits,
+    /// This server's place among the nodes of a deployment.
+    pub(crate) node: crate::node::settings::Node,
 }
 
 /// Pages, signalling and server API.
@@ -231,7 +233,7 @@ pub(crate) struct Limits {
 }
 
 /// A list in the file; in a variable also one value, or several with commas between.
-fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: std::str::FromStr,
@@ -320,12 +322,13 @@ impl Config {
                 empty_timeout: 300,
                 departure_timeout: 20,
             },
+            node: crate::node::settings::Node::default(),
         }
     }
 
     /// Reads the file, if one is named, and the variables.
     pub(crate) fn load(file: Option<&Path>, is_dev: bool) -> anyhow::Result<Config> {
-        const SECTIONS: [&str; 8] = [
+        const SECTIONS: [&str; 9] = [
             "data_dir",
             "public_url",
             "http__",
@@ -334,6 +337,7 @@ impl Config {
             "metrics__",
             "keys__",
             "limits__",
+            "node__",
         ];
         let mut figment = Figment::from(Serialized::defaults(Config::defaults(is_dev)));
         if let Some(file) = file {
@@ -451,6 +455,7 @@ impl Config {
         {
             faults.push("public_url must begin with https:// (or http:// for trying).".to_owned());
         }
+        faults.extend(self.node.faults());
         if faults.is_empty() {
             Ok(())
         } else {

@@ -5,6 +5,7 @@ mod connections;
 mod door;
 mod guesses;
 mod meetings;
+mod node;
 mod problem;
 mod serve;
 mod tls;
@@ -57,6 +58,12 @@ enum Command {
     /// Makes, lists and ends meetings.
     #[command(subcommand)]
     Meeting(MeetingCommand),
+    /// Enrols this server as a node of a deployment, and others below it.
+    #[command(subcommand)]
+    Node(node::command::NodeCommand),
+    /// Prepares the NATS server that carries what nodes tell each other.
+    #[command(subcommand)]
+    Nats(node::command::NatsCommand),
     /// Prints the guide's page on configuration.
     #[command(hide = true)]
     ConfigDoc,
@@ -217,7 +224,7 @@ async fn run() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "info,sqlx=warn,str0m=warn,hyper=warn".into()),
+                .unwrap_or_else(|_| "info,sqlx=warn,str0m=warn,hyper=warn,async_nats=off".into()),
         )
         .with_writer(std::io::stderr)
         .init();
@@ -232,6 +239,8 @@ async fn run() -> anyhow::Result<()> {
         }
         Command::Token(TokenCommand::Create(options)) => create_token(&options),
         Command::Meeting(command) => meeting(command).await,
+        Command::Node(command) => node::command::node(command).await,
+        Command::Nats(command) => node::command::nats(command).await,
         Command::ConfigDoc => {
             print!("{}", config::guide());
             Ok(())

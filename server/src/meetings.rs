@@ -86,6 +86,25 @@ pub(crate) fn now_ms() -> i64 {
 #[derive(Clone)]
 pub(crate) struct Meetings(SqlitePool);
 
+/// Opens the SQLite file in a data folder, and makes both if they are not there.
+pub(crate) async fn open_file(
+    data_dir: &Path,
+    synchronous: SqliteSynchronous,
+) -> anyhow::Result<SqlitePool> {
+    let file = data_dir.join("terrace.sqlite");
+    let options = SqliteConnectOptions::from_str("sqlite:")?
+        .filename(&file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(BUSY_TIME);
+    SqlitePoolOptions::new()
+        .max_connections(4)
+        .connect_with(options)
+        .await
+        .with_context(|| format!("the database {} can't be opened", file.display()))
+}
+
 fn read_row(row: &sqlx::sqlite::SqliteRow) -> Result<Meeting, sqlx::Error> {
     Ok(Meeting {
         id: row.try_get("id")?,
@@ -100,18 +119,7 @@ fn read_row(row: &sqlx::sqlite::SqliteRow) -> Result<Meeting, sqlx::Error> {
 impl Meetings {
     /// Opens the file in a data folder, and makes both if they are not there.
     pub(crate) async fn open(data_dir: &Path) -> anyhow::Result<Meetings> {
-        let file = data_dir.join("terrace.sqlite");
-        let options = SqliteConnectOptions::from_str("sqlite:")?
-            .filename(&file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIME);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .with_context(|| format!("the database {} can't be opened", file.display()))?;
+        let pool = open_file(data_dir, SqliteSynchronous::Normal).await?;
         sqlx::query(
             "CREATE TABLE IF NOT EXISTS meetings (\
              id TEXT PRIMARY KEY, \

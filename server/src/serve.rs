@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -26,6 +27,7 @@ use crate::connections::{Bounded, HEADER_TIME, UNREAD_TIME, bound_by_files};
 use crate::door::{Door, MeetingGate, own_keys};
 use crate::guesses::Guesses;
 use crate::meetings::Meetings;
+use crate::node::runtime::Cascade;
 use crate::{door, tls, web};
 
 /// How often a silent HTTP/2 connection is asked whether its client is still there.
@@ -169,7 +171,8 @@ async fn name_visitor(
     next.run(request).await
 }
 
-async fn within_time(request: Request, next: Next) -> axum::response::Response {
+/// Ends a request that takes too long.
+pub(crate) async fn within_time(request: Request, next: Next) -> axum::response::Response {
     match tokio::time::timeout(ANSWER_TIME, next.run(request)).await {
         Ok(response) => response,
         Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
@@ -191,11 +194,11 @@ async fn ready(State(hub): State<Arc<Hub>>) -> (StatusCode, &'static str) {
     }
 }
 
-fn metrics_router(hub: Arc<Hub>, shards: Shards) -> Router {
+fn metrics_router(hub: Arc<Hub>, shards: Shards, cascade: Option<Cascade>) -> Router {
     let show = {
         let hub = hub.clone();
         move || async move {
-            let text = metrics(&hub, &shards);
+            let text = metrics(&hub, &shards, cascade.as_ref());
             (
                 [(
                     header::CONTENT_TYPE,
@@ -210,7 +213,7 @@ fn metrics_router(hub: Arc<Hub>, shards: Shards) -> Router {
         .layer(from_fn(within_time))
 }
 
-fn metrics(hub: &Hub, shards: &Shards) -> String {
+fn metrics(hub: &Hub, shards: &Shards, cascade: Option<&Cascade>) -> String {
     let counts = hub.counts();
     let totals = shards.totals();
     let mut text = String::new();
@@ -353,6 +356,20 @@ fn metrics(hub: &Hub, shards: &Shards) -> String {
         "Connections that failed.",
         totals.failures,
     );
+    if let Some(cascade) = cascade {
+        put(
+            "node_lines_up",
+            "gauge",
+            "Lines to other nodes that carry control and media.",
+            cascade.lines_up.load(Ordering::Relaxed),
+        );
+        put(
+            "node_messages_refused_total",
+            "counter",
+            "Messages from other nodes that were not taken.",
+            cascade.refusals.total(),
+        );
+    }
     text
 }
 
@@ -400,6 +417,18 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     tokio::spawn(hub.clone().run(events));
     tokio::spawn(door::watch(door.clone()));
 
+    let node = if config.node.is_set() {
+        let exchange = crate::node::bus::Exchange::default();
+        let (node, mut outputs) =
+            crate::node::start(&config.node, &config.data_dir, &exchange).await?;
+        // Rooms take no part in conferences of the tree yet: nobody is told.
+        tokio::spawn(async move { while outputs.recv().await.is_some() {} });
+        Some(node)
+    } else {
+        None
+    };
+    let cascade = node.as_ref().map(|node| node.cascade.clone());
+
     let candidates = shards.candidates();
     let addresses: Vec<_> = candidates.iter().map(SocketAddr::ip).collect();
     let served = tls::load(&config, &addresses).await?;
@@ -410,7 +439,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
     let metrics_listener = listen(config.metrics.listen)?;
-    let metrics_service = metrics_router(hub.clone(), shards.clone()).into_make_service();
+    let metrics_service = metrics_router(hub.clone(), shards.clone(), cascade).into_make_service();
     let metrics_handle = Handle::new();
     let metrics_places = Places::new(METRICS_CONNECTIONS, 0);
     let mut metrics_server = axum_server::from_tcp(metrics_listener)?
@@ -483,12 +512,13 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     metrics_handle.shutdown();
     let _ = tokio::time::timeout(Duration::from_secs(1), metrics_task).await;
     tokio::task::spawn_blocking(move || shards.shutdown()).await?;
+    drop(node);
     tracing::info!("ended");
     Ok(())
 }
 
 /// How long HTTP waits for its clients.
-fn set_times(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecutor>) {
+pub(crate) fn set_times(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecutor>) {
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -501,7 +531,7 @@ fn set_times(builder: &mut hyper_util::server::conn::auto::Builder<TokioExecutor
         .max_concurrent_streams(REQUESTS_AT_ONCE);
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)
         .with_context(|| format!("can't listen on {address}: is another server running there?"))?;
     listener.set_nonblocking(true)?;

@@ -9,7 +9,7 @@ use crate::run::{is_installed, run, run_with, tools};
 const APT_BUDGET: Duration = Duration::from_secs(600);
 
 /// Debian packages and a program (or file) by which each is known to be there.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("chromium", "/usr/bin/chromium"),
     ("firefox-esr", "/usr/bin/firefox-esr"),
     ("ffmpeg", "/usr/bin/ffmpeg"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 8] = [
     ("cmake", "/usr/bin/cmake"),
     ("iproute2", "/usr/sbin/ip"),
     ("valgrind", "/usr/bin/valgrind"),
+    ("nats-server", "/usr/sbin/nats-server"),
     ("postgresql", "/usr/lib/postgresql/*/bin/initdb"),
 ];
 

@@ -127,6 +127,43 @@ pub enum Level {
     Village,
 }
 
+impl Level {
+    /// All of them, the uppermost first.
+    pub const ALL: [Level; 5] = [
+        Level::Province,
+        Level::City,
+        Level::County,
+        Level::Township,
+        Level::Village,
+    ];
+
+    /// Its name in configurations, certificates and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Province => "province",
+            Level::City => "city",
+            Level::County => "county",
+            Level::Township => "township",
+            Level::Village => "village",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Level {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let level = Level::ALL.into_iter().find(|level| level.name() == text);
+        level.ok_or(NotAPlace)
+    }
+}
+
 /// How often a node has been started, counted in its file. A higher one exposes a restart that was
 /// faster than any timer.
 pub type Incarnation = u32;
@@ -253,6 +290,36 @@ pub struct Place {
     pub organisation: OrganisationId,
 }
 
+/// A level or a place could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a level (province, city, county, township, village) or not a node's place")]
+pub struct NotAPlace;
+
+/// As it stands in a node's certificate: node, level and organisation, with slashes between.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.node, self.level, self.organisation)
+    }
+}
+
+impl FromStr for Place {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let mut parts = text.split('/');
+        let mut next = || parts.next().ok_or(NotAPlace);
+        let place = Place {
+            node: next()?.parse().map_err(|_| NotAPlace)?,
+            level: next()?.parse()?,
+            organisation: next()?.parse().map_err(|_| NotAPlace)?,
+        };
+        match parts.next() {
+            None => Ok(place),
+            Some(_) => Err(NotAPlace),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,5 +340,31 @@ mod tests {
     fn a_restart_opens_a_later_epoch() {
         let before = Epoch::open(NodeId(1), 3, 7000);
         assert!(Epoch::open(NodeId(1), 4, 1) > before);
+    }
+
+    #[test]
+    fn a_place_is_written_into_a_certificate_and_read_back() {
+        for level in Level::ALL {
+            let place = Place {
+                node: NodeId(7),
+                level,
+                organisation: OrganisationId(9),
+            };
+            assert_eq!(place.to_string().parse(), Ok(place));
+            assert_eq!(
+                serde_json::to_string(&level).unwrap(),
+                format!("\"{level}\"")
+            );
+        }
+        let id = NodeId(7);
+        for bad in [
+            String::new(),
+            id.to_string(),
+            format!("{id}/county"),
+            format!("{id}/state/{id}"),
+            format!("{id}/county/{id}/{id}"),
+        ] {
+            assert_eq!(bad.parse::<Place>(), Err(NotAPlace), "{bad}");
+        }
     }
 }

@@ -42,8 +42,8 @@ pub use conference::{
     AWAY_TIME, Denied, EPOCH_WAIT, FLOOR_BOUND, LOG_BOUND, Newcomer, RESTART_GRACE, RESYNC_TIME,
 };
 pub use identity::{
-    ConferenceId, Epoch, Identity, Incarnation, Level, Moment, NodeId, NotAnId, OrganisationId,
-    Place, Quality, Session, Source, TEXT_BOUND, Time, TrackId,
+    ConferenceId, Epoch, Identity, Incarnation, Level, Moment, NodeId, NotAPlace, NotAnId,
+    OrganisationId, Place, Quality, Session, Source, TEXT_BOUND, Time, TrackId,
 };
 pub use line::{Cause, HEARTBEAT_INTERVAL, LOST_AFTER, Line};
 pub use message::{

@@ -354,6 +354,15 @@ impl Node {
         }
     }
 
+    /// The node's key has changed: it announces itself anew, signed with the new one.
+    pub fn announce(&mut self, moment: Moment) {
+        self.topology.announce(&*self.seal);
+        self.node_changed([self.topology.place.node]);
+        if let Some(up) = self.topology.up {
+            self.flush_topology(moment, up);
+        }
+    }
+
     // What it is asked.
 
     /// What the node is.
@@ -376,6 +385,11 @@ impl Node {
         &self.topology.path
     }
 
+    /// All to whom it has a line, up or down.
+    pub fn neighbours(&self) -> Vec<NodeId> {
+        self.lines.keys().copied().collect()
+    }
+
     /// The line to a neighbour.
     pub fn line(&self, neighbour: NodeId) -> Option<&Line> {
         self.lines.get(&neighbour)
@@ -393,6 +407,11 @@ impl Node {
 
     fn of<T>(&self, id: ConferenceId, ask: impl FnOnce(&Conference) -> T) -> Option<T> {
         self.conferences.get(&id).map(ask)
+    }
+
+    /// The node that holds a conference, as whoever joined or told of it said.
+    pub fn root(&self, id: ConferenceId) -> Option<NodeId> {
+        self.of(id, |one| one.root)
     }
 
     /// The epoch that a conference is in here; `None`: not known.

@@ -97,7 +97,8 @@ impl Topology {
         topology
     }
 
-    fn announce(&mut self, seal: &dyn Seal) {
+    /// Says anew what this node is, signed with its present key.
+    pub(crate) fn announce(&mut self, seal: &dyn Seal) {
         self.number += 1;
         let mut own = Announcement {
             place: self.place,
