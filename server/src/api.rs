@@ -4,8 +4,8 @@
 //! nowhere here. `openapi.json` is made from the handlers.
 //!
 //! Invariants: every error is problem details; what one may not know of is answered as what does not exist; a request
-//! that changes something comes from this deployment's own pages or from no browser; every body and list is bounded;
-//! no secret is logged.
+//! that changes something comes from this deployment's own pages or from no browser; every body is bounded, and lists
+//! that grow with organisations, people and what they do come in pages; no secret is logged.
 
 mod audit;
 mod events;

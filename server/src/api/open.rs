@@ -11,9 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use directory::Directory;
 use directory::audit::HeadKey;
-use directory::sign_in::{
-    BreachedPasswords, Hashing, Passkeys, PasskeysUnavailable, SessionLimits, SignIn, Vault,
-};
+use directory::sign_in::{BreachedPasswords, Hashing, Passkeys, SessionLimits, SignIn, Vault};
 use directory::store::{Location, Store, StoreError};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -157,10 +155,8 @@ fn passkeys(config: &Config, is_dev: bool) -> Option<Passkeys> {
         Some((domain, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => domain,
         _ => host,
     };
-    match Passkeys::new(domain, &url, SHOWN) {
-        Ok(passkeys) => Some(passkeys),
-        Err(PasskeysUnavailable::NoDomain | PasskeysUnavailable::BadOrigin) => None,
-    }
+    // One that is an IP address has none.
+    Passkeys::new(domain, &url, SHOWN).ok()
 }
 
 /// Opens everything. What is asked for by `[directory]` and can't be had stops the server.
