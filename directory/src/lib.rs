@@ -7,6 +7,7 @@
 pub mod act;
 pub mod audit;
 pub mod authority;
+pub mod changes;
 pub mod divisions;
 pub mod id;
 pub mod organisation;
@@ -17,8 +18,8 @@ pub mod sign_in;
 pub mod store;
 pub mod time;
 
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use act::{Act, Who};
 pub use permit::Denied;
@@ -49,6 +50,25 @@ impl Directory {
         Ok(Directory { store })
     }
 
+    /// Told whenever something was written by this process.
+    pub fn committed(&self) -> tokio::sync::watch::Receiver<()> {
+        self.store.committed()
+    }
+
+    /// Waits until the database is closed.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
+    /// Whether nobody was ever entered: then it is to be set up ([`Directory::set_up`]).
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let mut reading = self.store.read().await?;
+        let somebody = sqlx::query("SELECT id FROM persons LIMIT 1")
+            .fetch_optional(reading.connection())
+            .await?;
+        Ok(somebody.is_none())
+    }
+
     /// Signs where the audit log ends now. The head is to be given to somebody else every few minutes.
     pub async fn sign_audit_head(
         &self,
@@ -62,6 +82,23 @@ impl Directory {
     /// elsewhere.
     pub async fn audit_heads(&self, after: Timestamp) -> Result<Vec<SignedHead>, StoreError> {
         audit::log::heads(&self.store, after).await
+    }
+
+    /// The same for who may read an organisation's log.
+    pub async fn audit_heads_for(
+        &self,
+        act: &Act<'_>,
+        organisation: OrganisationId,
+        after: Timestamp,
+    ) -> Result<Vec<SignedHead>, Denied> {
+        drop(self.begin(act, Action::ReadAudit, organisation).await?);
+        Ok(self.audit_heads(after).await?)
+    }
+
+    /// The number of the audit log's last entry; 0 while there is none.
+    pub async fn audit_end(&self) -> Result<u64, StoreError> {
+        let mut reading = self.store.read().await?;
+        audit::log::last(reading.connection()).await
     }
 
     /// One page of the audit log of an organisation and all under it. That it was read is written down.

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 use sqlx::any::AnyRow;
 
-pub(crate) use change::active;
 pub use change::{Change, NewOrganisation, Successor};
+pub(crate) use change::{active, found};
 pub use code::{DivisionCode, NotACode};
 pub use list::{OrganisationPage, OrganisationQuery};
 pub use share::{LONGEST_SHARE, NewShare, SharedWith};

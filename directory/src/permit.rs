@@ -5,6 +5,7 @@
 
 use sqlx::AnyConnection;
 
+use crate::Directory;
 use crate::act::{Act, Who};
 use crate::audit::{self, Fresh, Outcome};
 use crate::authority::{self, Action, Actor, Decision, Lineage, Refusal, Share, Subject};
@@ -92,6 +93,37 @@ pub(crate) async fn decide(
         Decision::Refused(refusal) => Err(Denied::Refused(refusal)),
         Decision::Hidden => Err(Denied::NotFound),
     })
+}
+
+impl Directory {
+    /// What somebody may do to an organisation and what is its own, as it stands without a reason said: for what a page
+    /// shows. It decides nothing; each act is asked about anew.
+    pub async fn rights(
+        &self,
+        act: &Act<'_>,
+        organisation: OrganisationId,
+    ) -> Result<Vec<(Action, Decision)>, Denied> {
+        let person = act.who.person().ok_or(Denied::NotFound)?;
+        let mut reading = self.store.read().await?;
+        let connection = reading.connection();
+        let subject = subject(connection, organisation).await?;
+        let subject = subject.ok_or(Denied::NotFound)?;
+        let actor = Actor {
+            person: Some(person),
+            grants: people::grants_of(connection, person, act.now).await?,
+            now: act.now,
+            has_reason: false,
+        };
+        if authority::can(&actor, Action::SeeOrganisation, &subject) == Decision::Hidden {
+            return Err(Denied::NotFound);
+        }
+        let of_organisations = Action::ALL
+            .iter()
+            .filter(|action| action.kind() == authority::Kind::Organisation);
+        Ok(of_organisations
+            .map(|action| (*action, authority::can(&actor, *action, &subject)))
+            .collect())
+    }
 }
 
 /// Writes a refusal down, in a transaction of its own.

@@ -264,6 +264,15 @@ impl Directory {
         Ok(rows.iter().map(read_row).collect::<Result<_, _>>()?)
     }
 
+    /// One hall or room, that is not used any more perhaps.
+    pub async fn place(&self, act: &Act<'_>, id: PlaceId) -> Result<Place, Denied> {
+        let mut reading = self.store.read().await?;
+        let connection = reading.connection();
+        let place = find(connection, id).await?.ok_or(Denied::NotFound)?;
+        permit::decide(connection, act, Action::SeeOrganisation, place.organisation).await??;
+        Ok(place)
+    }
+
     /// Whose a place is.
     pub(crate) async fn organisation_of_place(
         &self,

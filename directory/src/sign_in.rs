@@ -13,6 +13,7 @@ mod device;
 mod factor;
 mod flow;
 mod lockout;
+mod once;
 mod passkey;
 mod password;
 mod session;
@@ -26,10 +27,17 @@ pub use device::{DeviceKey, DeviceKeyToken};
 pub use factor::{Factor, FactorKind, NewTotp, RECOVERY_CODES};
 pub use flow::Proof;
 pub use lockout::{Counter, Policy};
+pub use once::{ANSWER_TIME, NotOnce, Once};
 pub use passkey::{Passkeys, PasskeysUnavailable};
 pub use password::{Hashing, PasswordProblem};
-pub use session::{ABSOLUTE_TIME, IDLE_TIME, STEP_UP_TIME, Session, SessionToken, Strength};
+pub use session::{
+    ABSOLUTE_TIME, IDLE_TIME, STEP_UP_TIME, Session, SessionLimits, SessionToken, Strength,
+};
 pub use vault::Vault;
+pub use webauthn_rs::prelude::{
+    CreationChallengeResponse, PublicKeyCredential, RegisterPublicKeyCredential,
+    RequestChallengeResponse,
+};
 
 use std::sync::Arc;
 
@@ -52,6 +60,7 @@ pub struct SignIn {
     passkeys: Option<Arc<Passkeys>>,
     hashing: Hashing,
     hashers: Arc<Semaphore>,
+    limits: SessionLimits,
 }
 
 /// Why somebody was not let in, or a secret not set.
@@ -120,6 +129,24 @@ impl SignIn {
             passkeys: passkeys.map(Arc::new),
             hashing,
             hashers: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            limits: SessionLimits::default(),
         }
+    }
+
+    /// The same with other limits for sessions. They hold at once for those that are open, but for the end that each was
+    /// given when it was opened.
+    pub fn with_limits(mut self, limits: SessionLimits) -> SignIn {
+        self.limits = limits;
+        self
+    }
+
+    /// The directory that this signs in to.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Whether passkeys can be used.
+    pub fn has_passkeys(&self) -> bool {
+        self.passkeys.is_some()
     }
 }

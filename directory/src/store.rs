@@ -5,6 +5,7 @@
 //! is still so when it commits; text is compared byte by byte on both; nothing of a transaction that was not committed
 //! stays, whatever ended it.
 
+mod copy;
 mod error;
 mod migrate;
 
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Row as _, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+pub use copy::{CopyError, copy};
 pub use error::StoreError;
 
 /// How long a writer waits for the one before it, by default. Longer than any change but an import of a province.
@@ -60,6 +62,8 @@ pub struct Store {
     /// readers have theirs.
     turn: Arc<Semaphore>,
     patience: Duration,
+    /// Told after each commit.
+    committed: watch::Sender<()>,
 }
 
 /// A transaction that only reads: all that it sees is of one moment.
@@ -68,6 +72,7 @@ pub struct Reading(Transaction<'static, Any>);
 /// The transaction that writes. Dropped without [`Writing::commit`], it leaves nothing.
 pub struct Writing {
     transaction: Transaction<'static, Any>,
+    committed: watch::Sender<()>,
     /// Given back after the transaction is.
     _turn: OwnedSemaphorePermit,
 }
@@ -135,6 +140,7 @@ impl Store {
             file,
             turn: Arc::new(Semaphore::new(1)),
             patience,
+            committed: watch::Sender::new(()),
         };
         migrate::migrate(&store).await?;
         Ok(store)
@@ -167,6 +173,7 @@ impl Store {
         };
         let mut writing = Writing {
             transaction: self.pool.begin_with(begin).await?,
+            committed: self.committed.clone(),
             _turn: turn,
         };
         if self.engine == Engine::Postgres {
@@ -177,6 +184,31 @@ impl Store {
             // SQLite would go on to write into a file that has no name any more.
             Some((file, known)) if identity(file)? != *known => Err(StoreError::Gone),
             _ => Ok(writing),
+        }
+    }
+
+    /// Told whenever something was written by this process.
+    pub fn committed(&self) -> watch::Receiver<()> {
+        self.committed.subscribe()
+    }
+
+    /// Writes all that it holds at this moment into a new SQLite file, while others go on to write.
+    pub async fn write_copy(&self, file: &Path) -> Result<(), CopyError> {
+        match self.engine {
+            Engine::Sqlite => {
+                let name = file.display().to_string().replace('\'', "''");
+                let copy = format!("VACUUM INTO '{name}'");
+                let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
+                let copied = connection.execute(sqlx::raw_sql(&copy)).await;
+                copied.map_err(StoreError::from)?;
+                Ok(())
+            }
+            Engine::Postgres => {
+                let new = Store::open(&Location::Sqlite(file.to_owned())).await?;
+                copy(self, &new).await?;
+                new.close().await;
+                Ok(())
+            }
         }
     }
 
@@ -199,7 +231,9 @@ impl Writing {
 
     /// Makes it so. After an error, it is not so.
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await?;
+        self.committed.send_replace(());
+        Ok(())
     }
 }
 

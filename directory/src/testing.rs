@@ -1,4 +1,4 @@
-//! What the tests share: a database of each engine, fresh for each test.
+//! What the tests share, those of the server too (feature `testing`): a database of each engine, fresh for each test.
 //!
 //! PostgreSQL is a real server, started from the distribution's programs once for all tests of a run, as a user
 //! without rights, in a temporary folder with a Unix socket. It sorts text as Chinese is sorted, so that a query which
@@ -21,7 +21,7 @@ use crate::act::{Act, Who};
 use crate::store::{Location, Store};
 
 /// The day on which the tests' time begins: 2026-03-02 08:00 in Shanghai.
-pub(crate) const MORNING: Timestamp = Timestamp::from_millis(1_772_409_600_000);
+pub const MORNING: Timestamp = Timestamp::from_millis(1_772_409_600_000);
 
 /// `nobody` has this number on every Linux that we know.
 const NOBODY: u32 = 65_534;
@@ -36,12 +36,12 @@ struct Server {
 }
 
 /// Randomness that is the same each time.
-pub(crate) fn random(seed: u64) -> rand::rngs::StdRng {
+pub fn random(seed: u64) -> rand::rngs::StdRng {
     rand::rngs::StdRng::seed_from_u64(seed)
 }
 
 /// What the machine itself does in the morning.
-pub(crate) fn by_machine(random: &mut rand::rngs::StdRng) -> Act<'_> {
+pub fn by_machine(random: &mut rand::rngs::StdRng) -> Act<'_> {
     Act {
         who: Who::Machine,
         now: MORNING,
@@ -52,14 +52,14 @@ pub(crate) fn by_machine(random: &mut rand::rngs::StdRng) -> Act<'_> {
 }
 
 /// Runs a test on a fresh database of each engine.
-pub(crate) async fn on_both<F: Future<Output = ()>>(test: impl Fn(Location) -> F) {
+pub async fn on_both<F: Future<Output = ()>>(test: impl Fn(Location) -> F) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     test(Location::Sqlite(folder.path().join("terrace.sqlite"))).await;
     test(postgres_database().await).await;
 }
 
 /// The same with the database open.
-pub(crate) async fn on_both_open<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
+pub async fn on_both_open<F: Future<Output = ()>>(test: impl Fn(Store) -> F) {
     let test = &test;
     on_both(|location| async move {
         let store = Store::open(&location).await.expect("the database opens");
@@ -70,7 +70,7 @@ pub(crate) async fn on_both_open<F: Future<Output = ()>>(test: impl Fn(Store) ->
 }
 
 /// A fresh database on the server.
-pub(crate) async fn postgres_database() -> Location {
+pub async fn postgres_database() -> Location {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = tokio::task::spawn_blocking(|| server().folder.clone())
         .await
@@ -190,7 +190,7 @@ fn is_ready(programs: &Path, folder: &Path) -> bool {
 }
 
 /// Somebody who has roles in an organisation by a post, written straight into the database.
-pub(crate) async fn appoint(
+pub async fn appoint(
     store: &Store,
     organisation: crate::id::OrganisationId,
     roles: &[&str],

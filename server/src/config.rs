@@ -31,8 +31,8 @@ const KNOWN_SECRETS: [&str; 3] = [
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The folder for everything that must survive a restart: meetings, keys and the self-made
-    /// certificate. Only the server's user may read it.
+    /// The folder for everything that must survive a restart: meetings, the directory, keys and the
+    /// self-made certificate. Only the server's user may read it.
     pub(crate) data_dir: PathBuf,
     /// The address at which people reach this server, such as `https://meet.example.gov.cn`. It
     /// stands in the links that are printed. Without it they name the host and port of
@@ -50,10 +50,118 @@ pub(crate) struct Config {
     /// own tokens, such as `my-application = "…"`. A secret has at least 32 characters. None are
     /// needed for meetings made with `terrace meeting create`.
     pub(crate) keys: BTreeMap<String, String>,
+    /// Organisations, people, sign-in and the audit log.
+    pub(crate) directory: DirectorySettings,
     /// Bounds of the whole server.
     pub(crate) limits: Limits,
     /// This server's place among the nodes of a deployment.
     pub(crate) node: crate::node::settings::Node,
+}
+
+/// Organisations, people, sign-in and the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectorySettings {
+    /// The PostgreSQL database, such as `postgres://terrace@localhost/terrace?host=/run/postgresql`, or
+    /// `postgres://terrace:PASSWORD@db.example/terrace?sslmode=verify-full`. Over a network it must be
+    /// `verify-full` or `verify-ca`. Without it the directory is the file `directory.sqlite` in
+    /// `data_dir`. `terrace admin move-to-postgres` moves it.
+    #[schemars(with = "Option<String>")]
+    pub(crate) postgres: Option<PostgresUrl>,
+    /// A list of passwords that everybody who guesses tries first: on each line one, or the SHA-1 of
+    /// one as published lists have it, with or without a colon and a count. At most 256 MiB.
+    pub(crate) breached_passwords: Option<PathBuf>,
+    /// After how many minutes without anything done a session ends; 1 to 120.
+    pub(crate) session_idle_minutes: u32,
+    /// After how many hours a session ends whatever is done; 1 to 24.
+    pub(crate) session_hours: u32,
+}
+
+/// The address of a PostgreSQL database; written without its password.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct PostgresUrl(pub(crate) String);
+
+impl PostgresUrl {
+    /// The part that may be shown.
+    fn shown(&self) -> String {
+        match self.0.split_once("://") {
+            Some((scheme, rest)) => {
+                // A password may stand before the host, and as a parameter.
+                let rest = rest.split(['?', '#']).next().unwrap_or_default();
+                let rest = match rest.rsplit_once('@') {
+                    Some((who, place)) => {
+                        let name = who.split(':').next().unwrap_or_default();
+                        format!("{name}@{place}")
+                    }
+                    None => rest.to_owned(),
+                };
+                format!("{scheme}://{rest}")
+            }
+            None => "(not an address)".to_owned(),
+        }
+    }
+
+    /// `Err` when it is no address of a database, `Ok(Some)` when it is not safe to use.
+    pub(crate) fn faults(&self) -> Result<Option<String>, String> {
+        let shown = self.shown();
+        let rest = self
+            .0
+            .strip_prefix("postgres://")
+            .or(self.0.strip_prefix("postgresql://"));
+        let Some(rest) = rest else {
+            return Err(format!(
+                "directory.postgres {shown}: it must begin with postgres://."
+            ));
+        };
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let parameter = |name: &str| {
+            let mut pairs = parameters
+                .split('&')
+                .filter_map(|pair| pair.split_once('='));
+            pairs
+                .find(|(named, _)| *named == name)
+                .map(|(_, value)| value)
+        };
+        let place = place.split('/').next().unwrap_or_default();
+        let host = place.rsplit('@').next().unwrap_or_default();
+        let host = match host.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let host = parameter("host").or(parameter("hostaddr")).unwrap_or(host);
+        let is_local = host.is_empty()
+            || host == "localhost"
+            || host.starts_with('/')
+            || host.starts_with("%2F")
+            || host.starts_with("%2f")
+            || host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        let is_verified = matches!(
+            parameter("sslmode").or(parameter("ssl-mode")),
+            Some("verify-full" | "verify-ca")
+        );
+        Ok((!is_local && !is_verified).then(|| {
+            format!(
+                "directory.postgres {shown}: the password and everybody's data would go over the network without the \
+                 server being known. Add sslmode=verify-full to the address (and sslrootcert=FILE for an authority of \
+                 your own)."
+            )
+        }))
+    }
+}
+
+impl std::fmt::Debug for PostgresUrl {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.shown())
+    }
+}
+
+impl Serialize for PostgresUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
 }
 
 /// Pages, signalling and server API.
@@ -312,6 +420,12 @@ impl Config {
             } else {
                 BTreeMap::new()
             },
+            directory: DirectorySettings {
+                postgres: None,
+                breached_passwords: None,
+                session_idle_minutes: 30,
+                session_hours: 12,
+            },
             limits: Limits {
                 rooms: 1_000,
                 participants: 1_000,
@@ -328,7 +442,7 @@ impl Config {
 
     /// Reads the file, if one is named, and the variables.
     pub(crate) fn load(file: Option<&Path>, is_dev: bool) -> anyhow::Result<Config> {
-        const SECTIONS: [&str; 9] = [
+        const SECTIONS: [&str; 10] = [
             "data_dir",
             "public_url",
             "http__",
@@ -336,6 +450,7 @@ impl Config {
             "media__",
             "metrics__",
             "keys__",
+            "directory__",
             "limits__",
             "node__",
         ];
@@ -375,7 +490,7 @@ impl Config {
             .iter()
             .any(|server| !server.0.credential.is_empty());
         if let Some(file) = file
-            && (!config.keys.is_empty() || has_passwords)
+            && (!config.keys.is_empty() || has_passwords || config.directory.postgres.is_some())
         {
             check_private(file, "the configuration file with API secrets")?;
         }
@@ -456,6 +571,7 @@ impl Config {
             faults.push("public_url must begin with https:// (or http:// for trying).".to_owned());
         }
         faults.extend(self.node.faults());
+        faults.extend(crate::api::open::faults(self, is_dev));
         if faults.is_empty() {
             Ok(())
         } else {

@@ -1,5 +1,8 @@
 //! The Terrace server: configuration, HTTP, meetings, and the command line.
 
+mod admin;
+mod api;
+mod backup;
 mod config;
 mod connections;
 mod door;
@@ -64,9 +67,53 @@ enum Command {
     /// Prepares the NATS server that carries what nodes tell each other.
     #[command(subcommand)]
     Nats(node::command::NatsCommand),
+    /// Looks after the audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Writes everything that must survive into one file, keys and all. The server may run meanwhile.
+    Backup {
+        #[command(flatten)]
+        settings: Settings,
+        /// The file; it must not be there yet.
+        file: PathBuf,
+    },
+    /// Puts a backup into an empty data folder.
+    Restore {
+        #[command(flatten)]
+        settings: Settings,
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Changes what a server is built on.
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Prints the guide's page on configuration.
     #[command(hide = true)]
     ConfigDoc,
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Reads the audit log through and tells what was done to it.
+    Verify {
+        #[command(flatten)]
+        settings: Settings,
+        /// Heads that somebody has kept elsewhere, as JSON; may be given several times.
+        #[arg(long, value_name = "FILE")]
+        heads: Vec<PathBuf>,
+        /// A public key, beside this machine's own, whose heads are trusted: one before it was replaced.
+        #[arg(long, value_name = "KEY")]
+        trust: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum AdminCommand {
+    /// Moves the directory from its file into the database that directory.postgres names. No server may run.
+    MoveToPostgres {
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Subcommand)]
@@ -241,6 +288,16 @@ async fn run() -> anyhow::Result<()> {
         Command::Meeting(command) => meeting(command).await,
         Command::Node(command) => node::command::node(command).await,
         Command::Nats(command) => node::command::nats(command).await,
+        Command::Audit(AuditCommand::Verify {
+            settings,
+            heads,
+            trust,
+        }) => admin::verify_audit(&settings.load()?, &heads, &trust).await,
+        Command::Backup { settings, file } => backup::backup(&settings.load()?, &file).await,
+        Command::Restore { settings, file } => backup::restore(&settings.load()?, &file).await,
+        Command::Admin(AdminCommand::MoveToPostgres { settings }) => {
+            admin::move_to_postgres(&settings.load()?).await
+        }
         Command::ConfigDoc => {
             print!("{}", config::guide());
             Ok(())

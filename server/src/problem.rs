@@ -76,7 +76,8 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
-type Words = (
+/// Status, code, and title, detail and next step in Chinese and English.
+pub(crate) type Words = (
     StatusCode,
     &'static str,
     [&'static str; 3],
@@ -251,39 +252,52 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, code, chinese, english) = self.kind.words();
-        let [title, detail, next] = match self.language {
-            Language::Chinese => chinese,
-            Language::English => english,
-        };
-        let body = serde_json::json!({
-            "type": format!("urn:terrace:problem:{code}"),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": detail,
-            "code": code,
-            "next": next,
-        });
-        let mut response = (status, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json; charset=utf-8"),
-        );
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
-        headers.insert(
-            header::CONTENT_LANGUAGE,
-            HeaderValue::from_static(match self.language {
-                Language::Chinese => "zh-CN",
-                Language::English => "en",
-            }),
-        );
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        response
+        problem(self.kind.words(), self.language, self.retry_after, None)
     }
+}
+
+/// The answer that tells a problem, perhaps with a member beside the usual ones.
+pub(crate) fn problem(
+    words: Words,
+    language: Language,
+    retry_after: Option<u64>,
+    more: Option<(&'static str, serde_json::Value)>,
+) -> Response {
+    let (status, code, chinese, english) = words;
+    let [title, detail, next] = match language {
+        Language::Chinese => chinese,
+        Language::English => english,
+    };
+    let mut body = serde_json::json!({
+        "type": format!("urn:terrace:problem:{code}"),
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+        "code": code,
+        "next": next,
+    });
+    if let Some((name, value)) = more {
+        body[name] = value;
+    }
+    let mut response = (status, body.to_string()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
+    headers.insert(
+        header::CONTENT_LANGUAGE,
+        HeaderValue::from_static(match language {
+            Language::Chinese => "zh-CN",
+            Language::English => "en",
+        }),
+    );
+    if let Some(seconds) = retry_after {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::door::{Door, MeetingGate, own_keys};
 use crate::guesses::Guesses;
 use crate::meetings::Meetings;
 use crate::node::runtime::Cascade;
-use crate::{door, tls, web};
+use crate::{api, door, tls, web};
 
 /// How often a silent HTTP/2 connection is asked whether its client is still there.
 const ASK_INTERVAL: Duration = Duration::from_secs(20);
@@ -138,7 +138,7 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
+pub(crate) fn app(door: Arc<Door>, api: &Arc<api::Api>, is_strict: bool) -> Router {
     let hub = door.hub.clone();
     let of_door = door.clone();
     Router::new()
@@ -146,6 +146,7 @@ pub(crate) fn app(door: Arc<Door>, is_strict: bool) -> Router {
         .merge(signaling::twirp::router(hub.clone()))
         .merge(signaling::diagnostics::router(hub.clone()))
         .merge(signaling::whip::router(hub.clone()))
+        .merge(api::router(api))
         .merge(door::router(door))
         .merge(health(hub))
         .merge(web::router())
@@ -378,6 +379,8 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     config.check(is_dev)?;
     prepare_data_dir(&config.data_dir)?;
     let meetings = Meetings::open(&config.data_dir).await?;
+    let lock = api::open::lock(&config.data_dir)?;
+    let (api, head_key) = api::open::open(&config, is_dev).await?;
     let secret = own_secret(&config.data_dir)?;
     let own = own_keys(&secret);
     let mut pairs: Vec<(String, String)> = config
@@ -434,7 +437,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
-    let service = app(door.clone(), config.tls.mode == TlsMode::Files)
+    let service = app(door.clone(), &api, config.tls.mode == TlsMode::Files)
         .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
@@ -484,6 +487,14 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     if !words.is_empty() {
         println!("{words}");
     }
+    if let Some(code) = api.setup_code() {
+        println!(
+            "  初始设置码 set-up code: {code}\n  \
+             还没有人员。请打开 {0}/setup，用此码建立首个机构和三位管理员。\n  \
+             Nobody is there yet: open {0}/setup and make the first organisation and the three administrators.",
+            config.public_url()
+        );
+    }
     if is_dev {
         println!("  --dev: API key devkey, secret \"secret\". For developing only.");
         if !config.http.listen.ip().is_loopback() {
@@ -502,15 +513,22 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
         "ready"
     );
 
+    let heads = tokio::spawn(api::open::sign_heads(api.clone(), head_key));
+
     asked_to_end().await?;
     tracing::info!("draining: clients are told to come back to the next process");
     hub.drain();
+    api.ending.send_replace(true);
     // The leaves are on their way when the connections that still linger are cut.
     tokio::time::sleep(Duration::from_millis(300)).await;
     handle.graceful_shutdown(Some(DRAIN_TIME));
     let _ = tokio::time::timeout(DRAIN_TIME + Duration::from_secs(1), main_task).await;
     metrics_handle.shutdown();
     let _ = tokio::time::timeout(Duration::from_secs(1), metrics_task).await;
+    // No request is left that could write after the last head.
+    let _ = tokio::time::timeout(DRAIN_TIME, heads).await;
+    api.directory.close().await;
+    drop(lock);
     tokio::task::spawn_blocking(move || shards.shutdown()).await?;
     drop(node);
     tracing::info!("ended");
@@ -567,7 +585,7 @@ mod tests {
         fn send(&self, _: usize, _: sfu::Command) {}
     }
 
-    async fn door() -> (Arc<Door>, Meetings, tempfile::TempDir) {
+    async fn door() -> (Arc<Door>, Arc<api::Api>, Meetings, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let meetings = Meetings::open(folder.path()).await.unwrap();
         let secret = own_secret(folder.path()).unwrap();
@@ -588,7 +606,10 @@ mod tests {
             guesses: Guesses::default(),
             trusted_proxies: Vec::new(),
         };
-        (Arc::new(door), meetings, folder)
+        let mut config = Config::defaults(true);
+        config.data_dir = folder.path().to_owned();
+        let (api, _) = api::open::open(&config, true).await.unwrap();
+        (Arc::new(door), api, meetings, folder)
     }
 
     async fn ask(
@@ -619,9 +640,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_joins_by_code_and_keeps_the_seat() {
-        let (door, meetings, _folder) = door().await;
+        let (door, api, meetings, _folder) = door().await;
         let meeting = meetings.create("例会", None).await.unwrap();
-        let app = app(door.clone(), true);
+        let app = app(door.clone(), &api, true);
         let uri = format!("/api/meetings/{}", meeting.code);
         let (status, shown, headers) = ask(&app, request("GET", &uri), "").await;
         assert_eq!(status, StatusCode::OK);
@@ -662,9 +683,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_door_says_why_it_stays_shut() {
-        let (door, meetings, _folder) = door().await;
+        let (door, api, meetings, _folder) = door().await;
         let meeting = meetings.create("m", None).await.unwrap();
-        let app = app(door.clone(), false);
+        let app = app(door.clone(), &api, false);
         let uri = format!("/api/meetings/{}", meeting.code);
         let join = format!("{uri}/join");
         for (body, expected) in [

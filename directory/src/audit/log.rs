@@ -129,6 +129,11 @@ async fn end(connection: &mut AnyConnection) -> Result<(LogId, Tail), StoreError
     Ok((store::parsed(&row, "id")?, tail))
 }
 
+/// The last entry's number.
+pub(crate) async fn last(connection: &mut AnyConnection) -> Result<u64, StoreError> {
+    Ok(end(connection).await?.1.sequence)
+}
+
 /// Makes the log, unless it is there.
 pub(crate) async fn found(
     store: &Store,
@@ -302,14 +307,19 @@ pub(crate) async fn sign(
     Ok(head)
 }
 
+/// How many heads are given at once: those of more than three days.
+const HEADS: usize = 1_000;
+
 /// The heads that were signed after a moment, the oldest first.
 pub(crate) async fn heads(store: &Store, after: Timestamp) -> Result<Vec<SignedHead>, StoreError> {
     let mut reading = store.read().await?;
     let connection = reading.connection();
     let (log, _) = end(connection).await?;
-    let query = "SELECT sequence, at, hash, key, signature FROM audit_heads \
-                 WHERE at > $1 ORDER BY at, sequence";
-    let rows = sqlx::query(query)
+    let query = format!(
+        "SELECT sequence, at, hash, key, signature FROM audit_heads \
+         WHERE at > $1 ORDER BY at, sequence LIMIT {HEADS}"
+    );
+    let rows = sqlx::query(&query)
         .bind(after.as_millis())
         .fetch_all(connection)
         .await?;

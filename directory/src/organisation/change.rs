@@ -292,6 +292,27 @@ async fn children(
     rows.iter().map(super::read_row).collect()
 }
 
+/// Makes the first organisation, or takes the one that has its code already.
+pub(crate) async fn found(
+    connection: &mut AnyConnection,
+    act: &mut Act<'_>,
+    new: NewOrganisation,
+) -> Result<Organisation, OrganisationError> {
+    if let Some(code) = &new.code {
+        let query = "SELECT organisation_id FROM division_codes \
+                     WHERE code = $1 AND valid_to IS NULL";
+        let row = sqlx::query(query)
+            .bind(code.as_str().to_owned())
+            .fetch_optional(&mut *connection)
+            .await?;
+        if let Some(row) = row {
+            return active(connection, store::parsed(&row, "organisation_id")?).await;
+        }
+    }
+    let id = OrganisationId::draw(act.now, act.random);
+    create(connection, act, id, new).await
+}
+
 /// Makes an organisation under an id that was drawn for it.
 pub(super) async fn create(
     connection: &mut AnyConnection,

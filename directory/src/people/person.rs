@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::AnyConnection;
 
-use super::{InvitationToken, PeopleError, Person, find, invitation, post, read_row};
+use super::{InvitationToken, PeopleError, Person, find, grants_of, invitation, post, read_row};
 use crate::act::{Act, Who};
 use crate::audit::{self, Fresh, Outcome};
-use crate::authority::{Action, Role};
+use crate::authority::{Action, Grant, Role};
 use crate::id::{OrganisationId, PersonId};
-use crate::organisation::{NoSuch, active, name};
+use crate::organisation::{self, NewOrganisation, NoSuch, Organisation, active, name};
 use crate::permit::Denied;
 use crate::store::{self, StoreError, Writing};
 use crate::{Directory, Timestamp};
@@ -117,28 +117,28 @@ impl Directory {
             return Err(Denied::NotFound.into());
         }
         let mut writing = self.store.write().await?;
-        let connection = writing.connection();
-        active(connection, organisation).await?;
-        let anybody = sqlx::query("SELECT id FROM persons LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?;
-        if anybody.is_some() {
-            return Err(PeopleError::NotEmpty);
-        }
-        let system = (three.system, Role::SystemAdministrator);
-        let security = (three.security, Role::SecurityAdministrator);
-        let auditor = (three.auditor, Role::Auditor);
-        let mut made = Vec::new();
-        for (new, role) in [system, security, auditor] {
-            let person = create(connection, act, organisation, new).await?;
-            let title = role.chinese();
-            let post = post::create(connection, act, organisation, title, &[role]).await?;
-            post::appoint(connection, act, &post, person.id).await?;
-            let token = invitation::invite(connection, act, person.id).await?;
-            made.push((person, token));
-        }
+        let made = first_three(writing.connection(), act, organisation, three).await?;
         writing.commit().await?;
-        made.try_into().map_err(|_| PeopleError::NotActive)
+        Ok(made)
+    }
+
+    /// Makes the first organisation with its three administrators, all or nothing. At the machine, and once: while there
+    /// is nobody. An organisation of this division code that is there already is taken as it is.
+    pub async fn set_up(
+        &self,
+        act: &mut Act<'_>,
+        new: NewOrganisation,
+        three: Administrators,
+    ) -> Result<(Organisation, [(Person, InvitationToken); 3]), PeopleError> {
+        if act.who != Who::Machine {
+            return Err(Denied::NotFound.into());
+        }
+        let mut writing = self.store.write().await?;
+        let connection = writing.connection();
+        let organisation = organisation::found(connection, act, new).await?;
+        let made = first_three(connection, act, organisation.id, three).await?;
+        writing.commit().await?;
+        Ok((organisation, made))
     }
 
     /// Makes somebody, with an invitation that is shown once.
@@ -267,6 +267,46 @@ impl Directory {
         Ok(new)
     }
 
+    /// One person, who has left perhaps. That they were read is written down.
+    pub async fn person(&self, act: &Act<'_>, id: PersonId) -> Result<Person, PeopleError> {
+        let mut reading = self.store.read().await?;
+        let before = find(reading.connection(), id).await?;
+        drop(reading);
+        let before = before.ok_or(Denied::NotFound)?;
+        let action = Action::SeePersons;
+        let mut writing = self.begin(act, action, before.organisation).await?;
+        let connection = writing.connection();
+        let person = find(connection, id).await?;
+        // Moved in between, the right was asked for the wrong place.
+        let person = person
+            .filter(|now| now.organisation == before.organisation)
+            .ok_or(Denied::NotFound)?;
+        let fresh = Fresh {
+            action: action.code(),
+            object_kind: "person",
+            object_id: Some(id.to_string()),
+            organisation: Some(person.organisation),
+            outcome: Outcome::Done,
+            detail: serde_json::Value::Null,
+        };
+        audit::append(connection, act, fresh).await?;
+        writing.commit().await?;
+        Ok(person)
+    }
+
+    /// Somebody as they see themselves: with all that they may act by now.
+    pub async fn oneself(
+        &self,
+        id: PersonId,
+        now: Timestamp,
+    ) -> Result<(Person, Vec<Grant>), StoreError> {
+        let mut reading = self.store.read().await?;
+        let connection = reading.connection();
+        let person = find(connection, id).await?;
+        let person = person.ok_or(StoreError::Unreadable("person_id"))?;
+        Ok((person, grants_of(connection, id, now).await?))
+    }
+
     /// An organisation's people. That they were read is written down.
     pub async fn persons(
         &self,
@@ -336,6 +376,35 @@ impl Directory {
             _ => Ok((writing, now)),
         }
     }
+}
+
+/// Makes the three, if nobody is there.
+async fn first_three(
+    connection: &mut AnyConnection,
+    act: &mut Act<'_>,
+    organisation: OrganisationId,
+    three: Administrators,
+) -> Result<[(Person, InvitationToken); 3], PeopleError> {
+    active(connection, organisation).await?;
+    let anybody = sqlx::query("SELECT id FROM persons LIMIT 1")
+        .fetch_optional(&mut *connection)
+        .await?;
+    if anybody.is_some() {
+        return Err(PeopleError::NotEmpty);
+    }
+    let system = (three.system, Role::SystemAdministrator);
+    let security = (three.security, Role::SecurityAdministrator);
+    let auditor = (three.auditor, Role::Auditor);
+    let mut made = Vec::new();
+    for (new, role) in [system, security, auditor] {
+        let person = create(connection, act, organisation, new).await?;
+        let title = role.chinese();
+        let post = post::create(connection, act, organisation, title, &[role]).await?;
+        post::appoint(connection, act, &post, person.id).await?;
+        let token = invitation::invite(connection, act, person.id).await?;
+        made.push((person, token));
+    }
+    made.try_into().map_err(|_| PeopleError::NotActive)
 }
 
 fn check_version(person: &Person, seen: u64) -> Result<(), PeopleError> {

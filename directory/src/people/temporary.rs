@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::{
     PeopleError, PersonState, check_roles, find as find_person, grants, organisation_of_post,
@@ -20,6 +21,9 @@ use crate::{Directory, Timestamp};
 
 /// How long a role for a time lasts at most. What is needed for longer is a post.
 pub const LONGEST_GRANT: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How many an organisation's list has at most.
+const LISTED: usize = 1_000;
 
 /// How a role for a time came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -141,6 +145,38 @@ impl Directory {
         Ok(grant)
     }
 
+    /// The roles for a time that an organisation's people and guests have now or will have. That they were read is
+    /// written down.
+    pub async fn temporary_grants(
+        &self,
+        act: &Act<'_>,
+        organisation: OrganisationId,
+    ) -> Result<Vec<Temporary>, PeopleError> {
+        let mut writing = self.begin(act, Action::SeePersons, organisation).await?;
+        let connection = writing.connection();
+        let query = format!(
+            "SELECT * FROM temporary_grants WHERE organisation_id = $1 AND ended_at IS NULL \
+             AND ends_at > $2 ORDER BY id LIMIT {LISTED}"
+        );
+        let rows = sqlx::query(&query)
+            .bind(organisation.to_string())
+            .bind(act.now.as_millis())
+            .fetch_all(&mut *connection)
+            .await?;
+        let grants = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
+        let fresh = Fresh {
+            action: Action::SeePersons.code(),
+            object_kind: "organisation",
+            object_id: Some(organisation.to_string()),
+            organisation: Some(organisation),
+            outcome: Outcome::Done,
+            detail: json!({ "grants": grants.len() }),
+        };
+        audit::append(connection, act, fresh).await?;
+        writing.commit().await?;
+        Ok(grants)
+    }
+
     /// Ends a role for a time before its end: who lent it may, and who grants roles there.
     pub async fn end_grant(&self, act: &mut Act<'_>, id: GrantId) -> Result<(), PeopleError> {
         let mut reading = self.store.read().await?;
@@ -177,6 +213,30 @@ impl Directory {
         writing.commit().await?;
         Ok(())
     }
+}
+
+fn read_row(row: &AnyRow) -> Result<Temporary, StoreError> {
+    let unreadable = StoreError::Unreadable;
+    let kind = match store::text(row, "kind")?.as_str() {
+        "delegation" => TemporaryKind::Delegation {
+            from: store::parsed(row, "from_person_id")?,
+            post: store::parsed(row, "from_post_id")?,
+        },
+        "guest" => TemporaryKind::Guest {
+            matter: store::parsed(row, "matter_id")?,
+        },
+        _ => return Err(unreadable("kind")),
+    };
+    Ok(Temporary {
+        id: store::parsed(row, "id")?,
+        kind,
+        person: store::parsed(row, "person_id")?,
+        role: store::parsed(row, "role")?,
+        organisation: store::parsed(row, "organisation_id")?,
+        purpose: store::text(row, "purpose")?,
+        starts_at: store::moment(row, "starts_at")?,
+        ends_at: store::moment(row, "ends_at")?,
+    })
 }
 
 async fn insert(

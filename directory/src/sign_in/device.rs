@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::json;
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
 
 use super::SignIn;
 use crate::Timestamp;
@@ -14,7 +16,7 @@ use crate::id::{DeviceKeyId, PlaceId};
 use crate::organisation::name;
 use crate::people::{self, PeopleError};
 use crate::permit::Denied;
-use crate::place::{self, PlaceKind};
+use crate::place::{self, Place, PlaceKind};
 use crate::store;
 
 use super::SignInError;
@@ -167,6 +169,15 @@ impl SignIn {
             .collect()
     }
 
+    /// Which hall a key opens now. Nothing is written down: for what a terminal that has signed in goes on to ask.
+    pub async fn hall(&self, token: &str) -> Result<Place, SignInError> {
+        let mut reading = self.directory.store.read().await?;
+        let connection = reading.connection();
+        let row = find_key(connection, token).await?;
+        let place = place::find(connection, store::parsed(&row, "place_id")?).await?;
+        place.ok_or(SignInError::Wrong)
+    }
+
     /// Which hall a key opens, if it is good: not revoked, and the hall and its organisation in use. Written down.
     pub async fn sign_in_hall(
         &self,
@@ -175,16 +186,7 @@ impl SignIn {
     ) -> Result<PlaceId, SignInError> {
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let query = "SELECT k.id, k.place_id, p.organisation_id FROM device_keys k \
-                     JOIN places p ON p.id = k.place_id \
-                     JOIN organisations o ON o.id = p.organisation_id \
-                     WHERE k.key_hash = $1 AND k.revoked_at IS NULL \
-                     AND p.closed_at IS NULL AND o.state = 'active'";
-        let row = sqlx::query(query)
-            .bind(people::token_hash(token))
-            .fetch_optional(&mut *connection)
-            .await?
-            .ok_or(SignInError::Wrong)?;
+        let row = find_key(connection, token).await?;
         let place: PlaceId = store::parsed(&row, "place_id")?;
         act.who = Who::Hall(place);
         sqlx::query("UPDATE device_keys SET last_used_at = $1 WHERE id = $2")
@@ -204,4 +206,18 @@ impl SignIn {
         writing.commit().await?;
         Ok(place)
     }
+}
+
+/// A key that is good.
+async fn find_key(connection: &mut AnyConnection, token: &str) -> Result<AnyRow, SignInError> {
+    let query = "SELECT k.id, k.place_id, p.organisation_id FROM device_keys k \
+                 JOIN places p ON p.id = k.place_id \
+                 JOIN organisations o ON o.id = p.organisation_id \
+                 WHERE k.key_hash = $1 AND k.revoked_at IS NULL \
+                 AND p.closed_at IS NULL AND o.state = 'active'";
+    sqlx::query(query)
+        .bind(people::token_hash(token))
+        .fetch_optional(connection)
+        .await?
+        .ok_or(SignInError::Wrong)
 }

@@ -169,7 +169,7 @@ impl SignIn {
     ) -> Result<Vec<Factor>, SignInError> {
         let mut reading = self.directory.store.read().await?;
         let connection = reading.connection();
-        let session = session::find(connection, token, now).await?;
+        let session = self.find_session(connection, token, now).await?;
         Ok(factors_of(connection, session.person).await?)
     }
 
@@ -239,7 +239,9 @@ impl SignIn {
         token: &SessionToken,
     ) -> Result<(Writing, Session), SignInError> {
         let mut writing = self.directory.store.write().await?;
-        let session = session::find(writing.connection(), token, act.now).await?;
+        let session = self
+            .find_session(writing.connection(), token, act.now)
+            .await?;
         act.who = Who::Person(session.person);
         let has_some = !factors_of(writing.connection(), session.person)
             .await?

@@ -50,7 +50,9 @@ impl SignIn {
         act.who = Who::Person(person.id);
         people::accept(connection, act, token, &person).await?;
         keep_password(connection, act.now, person.id, &hash, &[]).await?;
-        let opened = open(connection, act, &person, device, "invitation").await?;
+        let opened = self
+            .open(connection, act, &person, device, "invitation")
+            .await?;
         writing.commit().await?;
         Ok(opened)
     }
@@ -106,7 +108,9 @@ impl SignIn {
                 forget(connection, counter).await?;
             }
         }
-        let opened = open(connection, act, &person, device, "password").await?;
+        let opened = self
+            .open(connection, act, &person, device, "password")
+            .await?;
         writing.commit().await?;
         Ok(opened)
     }
@@ -120,7 +124,7 @@ impl SignIn {
     ) -> Result<SessionToken, SignInError> {
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         act.who = Who::Person(session.person);
         let counter = format!("factor:{}", session.person);
         count(connection, act.now, &[(counter.clone(), FACTOR)]).await?;
@@ -191,7 +195,7 @@ impl SignIn {
         let hash = self.fresh_hash(act, &person, new).await?;
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         if passwords_of(connection, session.person).await? != before {
             return Err(SignInError::Wrong);
         }
@@ -246,7 +250,7 @@ impl SignIn {
     ) -> Result<Session, SignInError> {
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         act.who = Who::Person(session.person);
         let counter = format!("own:{}", session.person);
         count(connection, act.now, &[(counter.clone(), FACTOR)]).await?;
@@ -268,7 +272,7 @@ impl SignIn {
         }
         forget(connection, &counter).await?;
         // Ended meanwhile, it proves nothing any more.
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         writing.commit().await?;
         Ok(session)
     }
@@ -291,6 +295,23 @@ impl SignIn {
     async fn verify(&self, typed: &str, kept: &str) -> Result<bool, SignInError> {
         let (typed, kept) = (typed.to_owned(), kept.to_owned());
         self.hashed(move || password::verify(&typed, &kept)).await
+    }
+
+    /// Opens a session for somebody whose password was right, and notes by what they came in.
+    async fn open(
+        &self,
+        connection: &mut AnyConnection,
+        act: &mut Act<'_>,
+        person: &Person,
+        device: &str,
+        by: &str,
+    ) -> Result<(SessionToken, Session), StoreError> {
+        let (strength, limits) = (Strength::Password, self.limits);
+        let opened = session::open(connection, act, person.id, device, strength, limits).await?;
+        let detail = json!({ "session": opened.1.id, "by": by });
+        let (person, outcome) = (Some(person), Outcome::Done);
+        session::note(connection, act, "sign_in", person, outcome, detail).await?;
+        Ok(opened)
     }
 
     /// Runs what takes much memory and time, a few at once, beside what else waits for this thread.
@@ -327,21 +348,6 @@ fn counters(login: &str, act: &Act<'_>) -> Vec<(String, Policy)> {
 }
 
 /// Counts an attempt under all of these as wrong, or says until when it has to wait; then none is counted.
-/// Opens a session for somebody whose password was right, and notes by what they came in.
-async fn open(
-    connection: &mut AnyConnection,
-    act: &mut Act<'_>,
-    person: &Person,
-    device: &str,
-    by: &str,
-) -> Result<(SessionToken, Session), StoreError> {
-    let opened = session::open(connection, act, person.id, device, Strength::Password).await?;
-    let detail = json!({ "session": opened.1.id, "by": by });
-    let (person, outcome) = (Some(person), Outcome::Done);
-    session::note(connection, act, "sign_in", person, outcome, detail).await?;
-    Ok(opened)
-}
-
 async fn count(
     connection: &mut AnyConnection,
     now: Timestamp,

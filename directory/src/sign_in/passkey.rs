@@ -12,7 +12,7 @@ use webauthn_rs::prelude::{
     WebauthnBuilder,
 };
 
-use super::session::{self, Session, SessionToken};
+use super::session::{Session, SessionToken};
 use super::{FactorKind, SignIn, SignInError, factor};
 use crate::Timestamp;
 use crate::act::{Act, Who};
@@ -173,7 +173,7 @@ impl SignIn {
         let webauthn = self.webauthn()?;
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         act.who = Who::Person(session.person);
         let known = self.passkeys_of(connection, session.person).await?;
         if known.is_empty() {
@@ -207,7 +207,7 @@ impl SignIn {
         let webauthn = self.webauthn()?;
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let session = session::find(connection, token, act.now).await?;
+        let session = self.find_session(connection, token, act.now).await?;
         act.who = Who::Person(session.person);
         let ceremony = format!("proof:{}", session.id);
         let state: PasskeyAuthentication =

@@ -19,10 +19,10 @@ use crate::people::{self, Person};
 use crate::store::{self, StoreError};
 use crate::{Random, Timestamp};
 
-/// After how long without anything done a session ends.
+/// After how long without anything done a session ends, unless another time is set.
 pub const IDLE_TIME: Duration = Duration::from_secs(30 * 60);
 
-/// After how long it ends whatever is done: a long day.
+/// After how long it ends whatever is done, unless another time is set: a long day.
 pub const ABSOLUTE_TIME: Duration = Duration::from_secs(12 * 3600);
 
 /// How long a proof of who somebody is holds for dangerous acts.
@@ -33,6 +33,25 @@ const SEEN_STEP: Duration = Duration::from_secs(60);
 
 /// How many characters of what a browser calls itself are kept.
 const DEVICE: usize = 200;
+
+/// How long a deployment's sessions last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// After how long without anything done one ends.
+    pub idle: Duration,
+    /// After how long it ends whatever is done.
+    pub absolute: Duration,
+}
+
+impl Default for SessionLimits {
+    /// [`IDLE_TIME`] and [`ABSOLUTE_TIME`].
+    fn default() -> SessionLimits {
+        SessionLimits {
+            idle: IDLE_TIME,
+            absolute: ABSOLUTE_TIME,
+        }
+    }
+}
 
 /// How somebody was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -158,6 +177,7 @@ pub(super) async fn open(
     person: PersonId,
     device: &str,
     strength: Strength,
+    limits: SessionLimits,
 ) -> Result<(SessionToken, Session), StoreError> {
     let token = SessionToken::draw(act.random);
     let session = Session {
@@ -171,7 +191,7 @@ pub(super) async fn open(
         address: act.address.map(|address| address.to_string()),
         created_at: act.now,
         last_seen_at: act.now,
-        expires_at: act.now.after(ABSOLUTE_TIME),
+        expires_at: act.now.after(limits.absolute),
         strength,
         verified_at: act.now,
         needs_second_factor: needs_second_factor(connection, person, act.now).await?,
@@ -221,27 +241,38 @@ async fn read_row(
     })
 }
 
-/// The open session of a token.
-pub(super) async fn find(
-    connection: &mut AnyConnection,
-    token: &SessionToken,
-    now: Timestamp,
-) -> Result<Session, SignInError> {
-    let query = format!(
-        "SELECT s.* FROM sessions s JOIN persons x ON x.id = s.person_id \
-         WHERE {OPEN} AND s.token_hash = $3"
-    );
-    let row = sqlx::query(&query)
-        .bind(now.as_millis())
-        .bind(now.before(IDLE_TIME).as_millis())
-        .bind(token.hash())
-        .fetch_optional(&mut *connection)
-        .await?
-        .ok_or(SignInError::SessionEnded)?;
-    Ok(read_row(connection, &row, now).await?)
-}
-
 impl SignIn {
+    /// The open session of a token.
+    pub(super) async fn find_session(
+        &self,
+        connection: &mut AnyConnection,
+        token: &SessionToken,
+        now: Timestamp,
+    ) -> Result<Session, SignInError> {
+        let query = format!(
+            "SELECT s.* FROM sessions s JOIN persons x ON x.id = s.person_id \
+             WHERE {OPEN} AND s.token_hash = $3"
+        );
+        let row = sqlx::query(&query)
+            .bind(now.as_millis())
+            .bind(now.before(self.limits.idle).as_millis())
+            .bind(token.hash())
+            .fetch_optional(&mut *connection)
+            .await?
+            .ok_or(SignInError::SessionEnded)?;
+        Ok(read_row(connection, &row, now).await?)
+    }
+
+    /// Whose a token is, if its session is open, without keeping it from being idle: for what goes on by itself.
+    pub async fn peek_session(
+        &self,
+        token: &SessionToken,
+        now: Timestamp,
+    ) -> Result<Session, SignInError> {
+        let mut reading = self.directory.store.read().await?;
+        self.find_session(reading.connection(), token, now).await
+    }
+
     /// Whose a token is, if its session is open. Using it keeps it from being idle.
     pub async fn session(
         &self,
@@ -249,9 +280,10 @@ impl SignIn {
         now: Timestamp,
     ) -> Result<Session, SignInError> {
         let mut reading = self.directory.store.read().await?;
-        let mut session = find(reading.connection(), token, now).await?;
+        let mut session = self.find_session(reading.connection(), token, now).await?;
         drop(reading);
-        if now.since(session.last_seen_at) >= SEEN_STEP {
+        // Where the idle time is short, so is what it is measured in.
+        if now.since(session.last_seen_at) >= SEEN_STEP.min(self.limits.idle / 4) {
             let mut writing = self.directory.store.write().await?;
             // It may have been ended since it was read: then it stays so.
             let query = "UPDATE sessions SET last_seen_at = $1 WHERE id = $2 AND ended_at IS NULL";
@@ -277,14 +309,14 @@ impl SignIn {
     ) -> Result<Vec<Session>, SignInError> {
         let mut reading = self.directory.store.read().await?;
         let connection = reading.connection();
-        let own = find(connection, token, now).await?;
+        let own = self.find_session(connection, token, now).await?;
         let query = format!(
             "SELECT s.* FROM sessions s JOIN persons x ON x.id = s.person_id \
              WHERE {OPEN} AND s.person_id = $3 ORDER BY s.created_at DESC, s.id"
         );
         let rows = sqlx::query(&query)
             .bind(now.as_millis())
-            .bind(now.before(IDLE_TIME).as_millis())
+            .bind(now.before(self.limits.idle).as_millis())
             .bind(own.person.to_string())
             .fetch_all(&mut *connection)
             .await?;
@@ -304,7 +336,7 @@ impl SignIn {
     ) -> Result<(), SignInError> {
         let mut writing = self.directory.store.write().await?;
         let connection = writing.connection();
-        let own = find(connection, token, act.now).await?;
+        let own = self.find_session(connection, token, act.now).await?;
         act.who = Who::Person(own.person);
         let which = which.unwrap_or(own.id);
         let query = "UPDATE sessions SET ended_at = $1, ended_because = 'signed_out' \

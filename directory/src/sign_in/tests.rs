@@ -901,3 +901,71 @@ fn passkeys_need_a_domain_name() {
     let made = Passkeys::new("example.cn", "not an address", "x");
     assert_eq!(made.err(), Some(PasskeysUnavailable::BadOrigin));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_may_have_shorter_sessions() {
+    on_both_open(|store| async move {
+        let mut world = World::new(store).await;
+        let limits = SessionLimits {
+            idle: 60 * SECOND,
+            absolute: 300 * SECOND,
+        };
+        world.sign_in = world.sign_in.clone().with_limits(limits);
+        let (_, token) = world.official("li.si").await;
+        let begin = world.now;
+        while world.now.since(begin) < 250 * SECOND {
+            world.now = world.now.after(50 * SECOND);
+            // Looking keeps nobody signed in; using does.
+            world.sign_in.peek_session(&token, world.now).await.unwrap();
+            world.sign_in.session(&token, world.now).await.unwrap();
+        }
+        let late = begin.after(301 * SECOND);
+        let ended = world.sign_in.session(&token, late).await;
+        assert!(matches!(ended, Err(SignInError::SessionEnded)));
+        let (_, token) = world.official("wang.wu").await;
+        let idle = world.now.after(61 * SECOND);
+        let ended = world.sign_in.peek_session(&token, idle).await;
+        assert!(matches!(ended, Err(SignInError::SessionEnded)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_kept_sealed_for_a_day_for_who_asked() {
+    on_both_open(|store| async move {
+        let mut world = World::new(store.clone()).await;
+        let sign_in = world.sign_in.clone();
+        let now = world.now;
+        let first = sign_in.begin_once("a", "k", "d", now).await.unwrap();
+        assert_eq!(first, Once::First);
+        let running = sign_in.begin_once("a", "k", "d", now).await;
+        assert!(matches!(running, Err(NotOnce::Unanswered)), "{running:?}");
+        let secret = b"an invitation that is shown once";
+        sign_in
+            .keep_answer(&mut world.act(), "a", "k", 201, secret)
+            .await
+            .unwrap();
+        let again = sign_in.begin_once("a", "k", "d", now).await.unwrap();
+        let body = secret.to_vec();
+        assert_eq!(again, Once::Done { status: 201, body });
+        let other = sign_in.begin_once("a", "k", "e", now).await;
+        assert!(matches!(other, Err(NotOnce::Another)), "{other:?}");
+        let others = sign_in.begin_once("b", "k", "d", now).await.unwrap();
+        assert_eq!(others, Once::First);
+        sign_in.forget_request("b", "k").await.unwrap();
+        let anew = sign_in.begin_once("b", "k", "e", now).await.unwrap();
+        assert_eq!(anew, Once::First);
+        let mut reading = store.read().await.unwrap();
+        let row = sqlx::query("SELECT answer FROM once_requests WHERE actor = 'a'")
+            .fetch_one(reading.connection())
+            .await
+            .unwrap();
+        let kept = bytes(&row, "answer").unwrap();
+        assert!(!kept.windows(10).any(|part| secret.starts_with(part)));
+        drop(reading);
+        let later = now.after(ANSWER_TIME);
+        let forgotten = sign_in.begin_once("a", "k", "e", later).await.unwrap();
+        assert_eq!(forgotten, Once::First);
+    })
+    .await;
+}

@@ -6,7 +6,10 @@ use sqlx::{Executor as _, Row as _};
 use super::{Engine, Store, StoreError};
 
 /// Each version's script, from the first on. A script that was released is never changed.
-const SCRIPTS: &[&str] = &[include_str!("migrations/0001_foundation.sql")];
+const SCRIPTS: &[&str] = &[
+    include_str!("migrations/0001_foundation.sql"),
+    include_str!("migrations/0002_once.sql"),
+];
 
 /// Applies what is missing.
 pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
