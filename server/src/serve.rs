@@ -525,7 +525,7 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(DRAIN_TIME + Duration::from_secs(1), main_task).await;
     metrics_handle.shutdown();
     let _ = tokio::time::timeout(Duration::from_secs(1), metrics_task).await;
-    // No request is left that could write after the last head.
+    // The head was signed as the drain began; what the last requests wrote is under the first one of the next start.
     let _ = tokio::time::timeout(DRAIN_TIME, heads).await;
     api.directory.close().await;
     drop(lock);
