@@ -195,21 +195,35 @@ impl Store {
     /// Writes all that it holds at this moment into a new SQLite file, while others go on to write.
     pub async fn write_copy(&self, file: &Path) -> Result<(), CopyError> {
         match self.engine {
-            Engine::Sqlite => {
-                let name = file.display().to_string().replace('\'', "''");
-                let copy = format!("VACUUM INTO '{name}'");
-                let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
-                let copied = connection.execute(sqlx::raw_sql(&copy)).await;
-                copied.map_err(StoreError::from)?;
-                Ok(())
-            }
+            Engine::Sqlite => self.vacuum_into(file).await?,
             Engine::Postgres => {
-                let new = Store::open(&Location::Sqlite(file.to_owned())).await?;
-                copy(self, &new).await?;
+                // What is written through a pool may stand in the log beside its file for a while after the pool was
+                // closed. So the file is made by one who reads both.
+                let beside = file.with_extension("copying");
+                let new = Store::open(&Location::Sqlite(beside.clone())).await?;
+                let copied = match copy(self, &new).await {
+                    Ok(()) => new.vacuum_into(file).await.map_err(CopyError::from),
+                    Err(error) => Err(error),
+                };
                 new.close().await;
-                Ok(())
+                for end in ["", "-wal", "-shm"] {
+                    let mut name = beside.clone().into_os_string();
+                    name.push(end);
+                    let _ = std::fs::remove_file(name);
+                }
+                copied?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes the whole of an SQLite database into a file that is not there yet.
+    async fn vacuum_into(&self, file: &Path) -> Result<(), StoreError> {
+        let name = file.display().to_string().replace('\'', "''");
+        let mut connection = self.pool.acquire().await?;
+        let copy = format!("VACUUM INTO '{name}'");
+        connection.execute(sqlx::raw_sql(&copy)).await?;
+        Ok(())
     }
 
     /// Waits until all connections are closed.
