@@ -150,6 +150,20 @@ fn the_layer_on_a_line_is_the_best_that_is_wanted_below() {
 }
 
 #[test]
+fn a_track_that_is_no_longer_taken_costs_nothing() {
+    let mut world = row(10, 2, line());
+    world.run(3 * SECOND);
+    world.go_to(1);
+    world.tell(Command::Unpublish { track: TRACK });
+    // The word goes up at once, and what was under way comes down.
+    world.run(SECOND / 10);
+    let before = world.went_down(0);
+    world.run(2 * SECOND);
+    let (datagrams, _) = world.went_down(0);
+    assert!(datagrams - before.0 < 40, "{}", datagrams - before.0);
+}
+
+#[test]
 fn a_line_that_was_cut_is_back_at_once() {
     for seconds in [2, 10, 40] {
         let mut world = row(5, 3, line());

@@ -413,11 +413,13 @@ impl Estimate {
         self.adapt(now);
     }
 
-    /// Something came from the receiver after so long without that the line may have been interrupted.
-    /// What it carried before may be tried again, where nothing was told of it meanwhile; whether it is so.
-    pub(crate) fn heard_again(&mut self, now: Instant) -> bool {
+    /// Something came from the receiver after a silence. What the line carried before it was interrupted may be
+    /// tried again, where nothing was told of it meanwhile; whether it is so.
+    pub(crate) fn heard_again(&mut self, now: Instant, silence: Duration) -> bool {
         let is_old = |at| now.saturating_duration_since(at) >= INTERRUPTED_AFTER;
-        let is_back = self.before.is_some() && self.feedback.is_some_and(is_old);
+        let is_back = silence >= INTERRUPTED_AFTER
+            && self.before.is_some()
+            && self.feedback.is_some_and(is_old);
         if is_back {
             self.begin_anew(now);
         }

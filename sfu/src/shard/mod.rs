@@ -52,9 +52,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// A connection with nothing accepted for this long is silent. Browsers check every 2.5 s or less.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
 
-/// What is heard from a connection after so long may be the end of an outage.
-const HEARD_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
 /// A silent connection is given up after this long. Long enough for a lift or a change of network.
 const CLOSE_AFTER: Duration = Duration::from_secs(60);
 
@@ -333,8 +330,8 @@ impl Shard {
         if found_by_name {
             peer.checked_from(source, now);
         }
-        let is_back = now.saturating_duration_since(peer.heard) >= HEARD_AGAIN_AFTER
-            && peer.outlet.estimate.heard_again(now);
+        let silence = now.saturating_duration_since(peer.heard);
+        let is_back = peer.outlet.estimate.heard_again(now, silence);
         peer.heard = now;
         if std::mem::take(&mut peer.is_silent) {
             self.events.push_back(Event::Resumed { connection: id });

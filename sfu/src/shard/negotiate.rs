@@ -367,6 +367,7 @@ impl Shard {
         };
         if let Some(peer) = self.peers.get_mut(&track.owner) {
             peer.forget_track(id);
+            self.written.insert(track.owner);
         }
         for one in track.subscriptions {
             if let Some(peer) = self.peers.get_mut(&one.connection) {

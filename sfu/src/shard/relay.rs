@@ -186,6 +186,7 @@ impl Shard {
         };
         let taken = relay.taken.get(name).copied();
         peer.drop_stream(&stream);
+        self.written.insert(id);
         let Some((id, track)) = taken.and_then(|id| Some((id, self.tracks.get_mut(&id)?))) else {
             return;
         };
