@@ -25,11 +25,13 @@ pub use post::{Holder, Post};
 pub use temporary::{LONGEST_GRANT, Temporary, TemporaryKind, Term};
 
 use crate::Timestamp;
-use crate::authority::{Role, may_be_one_person};
+use crate::act::Act;
+use crate::audit::{self, Fresh, Outcome};
+use crate::authority::{Action, Role, may_be_one_person};
 use crate::id::{OrganisationId, PersonId, PostId};
 use crate::organisation::OrganisationError;
 use crate::permit::Denied;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Writing};
 
 /// Somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,6 +52,25 @@ pub struct Person {
     pub left_at: Option<Timestamp>,
     /// How often they were changed, and once for being made.
     pub version: u64,
+}
+
+/// Writes down that people of an organisation were seen, and ends the transaction.
+async fn seen(
+    mut writing: Writing,
+    act: &Act<'_>,
+    organisation: OrganisationId,
+    detail: serde_json::Value,
+) -> Result<(), StoreError> {
+    let fresh = Fresh {
+        action: Action::SeePersons.code(),
+        object_kind: "organisation",
+        object_id: Some(organisation.to_string()),
+        organisation: Some(organisation),
+        outcome: Outcome::Done,
+        detail,
+    };
+    audit::append(writing.connection(), act, fresh).await?;
+    writing.commit().await
 }
 
 /// Why a person, post or role was not changed.

@@ -100,24 +100,11 @@ fn digest(file: &mut impl Read) -> anyhow::Result<(u64, String)> {
         context.update(&buffer[..count]);
         length += count as u64;
     }
-    let hash = context.finish();
-    let hash = hash
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok((length, hash))
+    Ok((length, directory::hex(context.finish().as_ref())))
 }
 
 fn create_private(file: &Path) -> std::io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options.open(file)
+    crate::tls::private().create_new(true).open(file)
 }
 
 /// A whole copy of an SQLite file that others may be writing to.

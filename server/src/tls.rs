@@ -23,17 +23,24 @@ pub(crate) struct Served {
     pub(crate) words: String,
 }
 
-/// Writes a file that only its owner may read; the write is whole or not at all.
-pub(crate) fn write_private(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let beside = file.with_extension("new");
+/// For writing a new file that only its owner may read.
+pub(crate) fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
         options.mode(0o600);
     }
-    let mut opened = options
+    options
+}
+
+/// Writes a file that only its owner may read; the write is whole or not at all.
+pub(crate) fn write_private(file: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    let beside = file.with_extension("new");
+    let mut opened = private()
+        .create(true)
+        .truncate(true)
         .open(&beside)
         .with_context(|| format!("can't write {}", beside.display()))?;
     opened.write_all(contents)?;

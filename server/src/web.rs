@@ -77,11 +77,7 @@ fn file(path: &str, request: &HeaderMap, caching: &'static str) -> Option<Respon
         }
     }
     let (data, hash, encoding) = chosen;
-    let tag: String = hash
-        .iter()
-        .take(12)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let tag = directory::hex(&hash[..12]);
     let tag = HeaderValue::from_str(&format!("\"{tag}\"")).ok()?;
     let is_known = request
         .get(header::IF_NONE_MATCH)

@@ -120,8 +120,8 @@ pub(crate) fn lines() -> Result<()> {
     npm_install("tests/browser")?;
     let inside = python_environment(BUDGET)?;
     build_server(BUDGET)?;
-    let python = inside("python");
-    let all: Vec<Seen> = at_a_line(&python, "lossy", "lines")?;
+    let settings = format!("PYTHON={}", inside("python"));
+    let all: Vec<Seen> = at_a_line(&settings, "lossy", "lines")?;
     let mut section = String::from(
         "## Bad lines\n\nOne publishes a camera of noise (VP8 in layers, 960×540 and 1.2 Mbit/s at most) and a \
          microphone in Chromium; one\nwatches. The viewer has a line with 50 ms of round trip; where it says *uplink* the \
@@ -155,7 +155,7 @@ pub(crate) fn lines() -> Result<()> {
             widths.join(", ")
         );
     }
-    let stages: Vec<Stage> = at_a_line(&python, "good", "ten-lines")?;
+    let stages: Vec<Stage> = at_a_line(&settings, "good", "ten-lines")?;
     section.push_str(
         "\n### Ten lines at once\n\nThe same picture in one meeting, watched by ten of the Python SDK on ten lines of 50 ms of \
          round trip, unless it says\notherwise; what each had in 20 s. *Sent* are the layers that came out of the publisher's \
@@ -216,8 +216,12 @@ pub(crate) fn parts() -> Result<()> {
     std::fs::copy(release.join("terrace"), &apart)?;
     // What is shipped is built last, so that nothing else finds the other.
     build_server(BUDGET)?;
-    let python = format!("{} TERRACE_BIN={}", inside("python"), apart.display());
-    let all: Vec<Without> = at_a_line(&python, "lossy", "parts")?;
+    let settings = format!(
+        "PYTHON={} TERRACE_BIN={}",
+        inside("python"),
+        apart.display()
+    );
+    let all: Vec<Without> = at_a_line(&settings, "lossy", "parts")?;
     let mut section = String::from(
         "## What each part is worth over real lines\n\nAs in [bad lines](#bad-lines), but seven of the Python SDK watch \
          one publisher at once, each over its line, for a minute;\nthe whole server first, then the same build without one \
@@ -278,11 +282,16 @@ fn followed(widths: &[(f64, u32)]) -> (Option<f64>, Option<f64>) {
     (first(20.0, false), first(40.0, true))
 }
 
-/// Runs a script of `tests/browser/bench` at an end of a line; returns what it printed.
-fn at_a_line<T: serde::de::DeserializeOwned>(python: &str, line: &str, script: &str) -> Result<T> {
+/// Runs a script of `tests/browser/bench` at an end of a line, with variables set as the shell does it; returns what it
+/// printed.
+fn at_a_line<T: serde::de::DeserializeOwned>(
+    settings: &str,
+    line: &str,
+    script: &str,
+) -> Result<T> {
     let program = target().join("release/line");
     let config = format!("long/{line}.toml");
-    let command = format!("PYTHON={python} ip netns exec $LINE_A node bench/{script}.mjs");
+    let command = format!("{settings} ip netns exec $LINE_A node bench/{script}.mjs");
     let words = ["up", "--config", &config, "--", "sh", "-c", &command];
     measure("tests/browser", &program.to_string_lossy(), &words)
 }

@@ -338,16 +338,8 @@ impl Directory {
             _ => None,
         };
         let persons = shown.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
-        let fresh = Fresh {
-            action: Action::SeePersons.code(),
-            object_kind: "organisation",
-            object_id: Some(organisation.to_string()),
-            organisation: Some(organisation),
-            outcome: Outcome::Done,
-            detail: json!({ "count": persons.len(), "text": wanted.text.is_some() }),
-        };
-        audit::append(connection, act, fresh).await?;
-        writing.commit().await?;
+        let detail = json!({ "count": persons.len(), "text": wanted.text.is_some() });
+        super::seen(writing, act, organisation, detail).await?;
         Ok(PersonPage { persons, next })
     }
 

@@ -186,16 +186,8 @@ impl Directory {
             let holders = holders(connection, post.id).await?;
             posts.push((post, holders));
         }
-        let fresh = Fresh {
-            action: Action::SeePersons.code(),
-            object_kind: "organisation",
-            object_id: Some(organisation.to_string()),
-            organisation: Some(organisation),
-            outcome: Outcome::Done,
-            detail: json!({ "posts": posts.len() }),
-        };
-        audit::append(connection, act, fresh).await?;
-        writing.commit().await?;
+        let detail = json!({ "posts": posts.len() });
+        super::seen(writing, act, organisation, detail).await?;
         Ok(posts)
     }
 

@@ -164,16 +164,8 @@ impl Directory {
             .fetch_all(&mut *connection)
             .await?;
         let grants = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
-        let fresh = Fresh {
-            action: Action::SeePersons.code(),
-            object_kind: "organisation",
-            object_id: Some(organisation.to_string()),
-            organisation: Some(organisation),
-            outcome: Outcome::Done,
-            detail: json!({ "grants": grants.len() }),
-        };
-        audit::append(connection, act, fresh).await?;
-        writing.commit().await?;
+        let detail = json!({ "grants": grants.len() });
+        super::seen(writing, act, organisation, detail).await?;
         Ok(grants)
     }
 

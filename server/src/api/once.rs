@@ -64,12 +64,7 @@ async fn done_once(
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
-    let digest: String = context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = directory::hex(context.finish().as_ref());
     let now = caller.0.asker.now;
     match api.sign_in.begin_once(&actor, &key, &digest, now).await? {
         Once::Done { status, body } => {
