@@ -15,7 +15,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::{Arc, Once};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Row as _, Transaction};
@@ -26,6 +26,9 @@ pub use error::StoreError;
 
 /// How long a writer waits for the one before it, by default. Longer than any change but an import of a province.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long after another program was in the way of opening the database it is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// How many connections are open at most. Readers don't wait for the writer; more than this many at once wait for each other.
 const CONNECTIONS: u32 = 8;
@@ -106,10 +109,17 @@ impl Store {
                 "SET lock_timeout = {millis}; SET idle_in_transaction_session_timeout = 60000"
             ),
         };
-        // A pool would try again and again; what is wrong for good is told at once.
-        let mut first = AnyConnection::connect_with(&options).await?;
-        first.execute(sqlx::raw_sql(&greeting)).await?;
-        first.close().await?;
+        // A pool would try again and again; what is wrong for good is told at once. That another program opens the same
+        // file is not: SQLite does not wait for it by itself when a new file is given its log.
+        let begin = Instant::now();
+        loop {
+            match greet(&options, &greeting).await {
+                Err(StoreError::Locked) if begin.elapsed() < patience => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                greeted => break greeted?,
+            }
+        }
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(patience.max(Duration::from_secs(1)))
@@ -249,6 +259,13 @@ impl Writing {
         self.committed.send_replace(());
         Ok(())
     }
+}
+
+/// Opens one connection and closes it again.
+async fn greet(options: &AnyConnectOptions, greeting: &str) -> Result<(), StoreError> {
+    let mut connection = AnyConnection::connect_with(options).await?;
+    connection.execute(sqlx::raw_sql(greeting)).await?;
+    Ok(connection.close().await?)
 }
 
 type FileIdentity = (u64, u64);
