@@ -4,6 +4,7 @@
 #![allow(deprecated)]
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use livekit_protocol as proto;
 use prost::Message as _;
@@ -31,6 +32,10 @@ pub struct Track {
     was_subscribed: bool,
     /// By [`Encoding`], as `info.codecs` is; the backup only where one was announced.
     pub(super) encodings: Vec<Encoded>,
+    /// Since when others are shown it.
+    pub(super) live_since: Option<Instant>,
+    /// Whether its publisher was told which layers are wanted, and how often that was repeated.
+    pub(super) wanted_told: Option<usize>,
 }
 
 impl Track {
@@ -334,6 +339,8 @@ impl Room {
                 info: info.clone(),
                 was_subscribed: false,
                 encodings,
+                live_since: None,
+                wanted_told: None,
             },
         );
         self.participants
@@ -370,6 +377,7 @@ impl Room {
             self.announce(owner, false);
             return;
         }
+        track.live_since.get_or_insert(self.now);
         track.info.mid = mid;
         track.info.mime_type = codec.mime_type().to_owned();
         if let Some(suppressed) = PUBLISHED.pass(self.now) {

@@ -4,7 +4,7 @@
 #![allow(deprecated)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use proto::signal_response::Message;
@@ -14,6 +14,15 @@ use super::backup::Encoded;
 use super::{
     CallError, LAYER_HOLD, NEWS_LEAST, Participant, ParticipantKey, Room, TRACK_IDS_BOUND, Track,
 };
+
+/// How long after a track was agreed its publisher is told again which layers are wanted. A client knows its own track
+/// only some time after the answer, and a busy one long after it; what comes before goes unheard, and a backup codec that
+/// was asked for then would never come.
+const WANTED_REPEATED: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+];
 
 /// A track being sent to a participant.
 #[derive(Debug)]
@@ -562,6 +571,13 @@ impl Room {
         let mut changed = BTreeSet::new();
         let videos = self.tracks.iter_mut();
         for (id, track) in videos.filter(|(_, track)| track.is_video() && track.is_live()) {
+            if let (Some(live), Some(repeated)) = (track.live_since, &mut track.wanted_told)
+                && let Some(after) = WANTED_REPEATED.get(*repeated)
+                && now.saturating_duration_since(live) >= *after
+            {
+                *repeated += 1;
+                changed.insert(*id);
+            }
             for encoded in &mut track.encodings {
                 if encoded.wanted == encoded.told_wanted {
                     encoded.less_wanted_since = None;
@@ -595,9 +611,10 @@ impl Room {
     }
 
     fn tell_wanted(&mut self, id: TrackId) {
-        let Some(track) = self.tracks.get(&id) else {
+        let Some(track) = self.tracks.get_mut(&id) else {
             return;
         };
+        track.wanted_told.get_or_insert(0);
         let mut subscribed_codecs: Vec<proto::SubscribedCodec> = Vec::new();
         for (encoded, info) in track.encodings.iter().zip(&track.info.codecs) {
             let codec = bare_name(&info.mime_type);

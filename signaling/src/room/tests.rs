@@ -794,6 +794,29 @@ fn a_layer_that_nobody_wants_is_stopped_after_a_while_and_started_at_once() {
 }
 
 #[test]
+fn what_is_wanted_of_a_new_track_is_told_again_to_a_client_that_may_not_have_known_it() {
+    let mut world = World::new();
+    let (ana, _bo) = (world.join(1), world.join(2));
+    let (_, track) = world.publish(ana);
+    world.event(Event::LayersWanted {
+        track,
+        encoding: Encoding::Primary,
+        quality: Some(Quality::Low),
+    });
+    let told = |world: &mut World, seconds| {
+        world.clear();
+        for _ in 0..10 * seconds {
+            world.pass(Duration::from_millis(100));
+        }
+        let is_update =
+            |message: &&Response| matches!(message, Response::SubscribedQualityUpdate(_));
+        world.told(ana).filter(is_update).count()
+    };
+    assert_eq!(told(&mut world, 12), 1 + 3);
+    assert_eq!(told(&mut world, 30), 0);
+}
+
+#[test]
 fn muting_is_told_and_only_its_owner_unmutes() {
     let mut world = World::new();
     let (ana, bo) = (world.join(1), world.join(2));
