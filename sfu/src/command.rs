@@ -197,6 +197,9 @@ pub enum Command {
         connection: ConnectionId,
         /// Who offers and what it carries.
         role: Role,
+        /// Whether the client may have an RSA certificate, as encoders and players have that are
+        /// no browsers.
+        takes_rsa: bool,
     },
     /// The client's SDP offer; answered with [`Event::Answer`] or [`Event::Refused`].
     /// Announce its tracks with [`Command::Publish`] before.

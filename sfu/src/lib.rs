@@ -22,6 +22,7 @@ mod allocate;
 mod command;
 mod dependency;
 pub mod driver;
+mod dtls;
 mod egress;
 mod encoding;
 mod estimate;

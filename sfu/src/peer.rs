@@ -194,6 +194,7 @@ impl Peer {
     pub(crate) fn new(
         id: ConnectionId,
         role: Role,
+        takes_rsa: bool,
         candidates: &[SocketAddr],
         certificate: Option<DtlsCert>,
         now: Instant,
@@ -216,7 +217,7 @@ impl Peer {
             config = config.set_dtls_cert(certificate);
         }
         let mut rtc = config
-            .set_crypto_provider(crate::tap::crypto())
+            .set_crypto_provider(crate::tap::crypto(takes_rsa))
             .set_rtp_mode(true)
             .set_ice_lite(!is_caller)
             .clear_codecs()

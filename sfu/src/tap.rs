@@ -18,17 +18,23 @@ thread_local! {
     static EXPORTED: RefCell<Option<Keys>> = const { RefCell::new(None) };
 }
 
-/// The engine's cryptography, with a DTLS that [`take`] listens to.
-pub(crate) fn crypto() -> Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER
-        .get_or_init(|| {
-            Arc::new(CryptoProvider {
-                dtls_provider: &Tapped,
-                ..str0m::crypto::from_feature_flags()
-            })
+/// The engine's cryptography, with a DTLS that [`take`] listens to: the engine's own, or the one that takes
+/// RSA certificates too.
+pub(crate) fn crypto(takes_rsa: bool) -> Arc<CryptoProvider> {
+    static PROVIDERS: OnceLock<[Arc<CryptoProvider>; 2]> = OnceLock::new();
+    let provider = |dtls_provider| {
+        Arc::new(CryptoProvider {
+            dtls_provider,
+            ..str0m::crypto::from_feature_flags()
         })
-        .clone()
+    };
+    let providers = PROVIDERS.get_or_init(|| {
+        [
+            provider(&Tapped { takes_rsa: false }),
+            provider(&Tapped { takes_rsa: true }),
+        ]
+    });
+    providers[usize::from(takes_rsa)].clone()
 }
 
 /// A certificate and its key for DTLS, signed by itself.
@@ -43,7 +49,9 @@ pub(crate) fn take() -> Option<Keys> {
 }
 
 #[derive(Debug)]
-struct Tapped;
+struct Tapped {
+    takes_rsa: bool,
+}
 
 fn inner() -> &'static dyn DtlsProvider {
     str0m::crypto::from_feature_flags().dtls_provider
@@ -65,7 +73,11 @@ impl DtlsProvider for Tapped {
         if let Some(instance) = crate::fuzzing::plain::instance(now) {
             return Ok(Box::new(Instance(instance)));
         }
-        let instance = inner().new_dtls(certificate, now, version, mtu)?;
+        let instance = if self.takes_rsa {
+            crate::dtls::instance(certificate, now, mtu)?
+        } else {
+            inner().new_dtls(certificate, now, version, mtu)?
+        };
         Ok(Box::new(Instance(instance)))
     }
 }

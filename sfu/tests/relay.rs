@@ -268,6 +268,7 @@ fn what_the_other_end_tells_is_checked_before_the_engine_has_it() {
         world.tell(Command::Open {
             connection,
             role: Role::Relay(End::Lower),
+            takes_rsa: false,
         });
         world.tell(Command::Relay {
             connection,

@@ -24,19 +24,25 @@ def picture(number: int, width: int = 640, height: int = 360, turn: int = 0) -> 
     return rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, luma.tobytes() + chroma.tobytes())
 
 
+def number_of(luma: np.ndarray) -> int | None:
+    """The number that a picture's brightness shows, or None when it shows none."""
+    height, width = luma.shape
+    number = 0
+    for bit in range(4):
+        x = int((bit + 0.5) * width / 4)
+        upper = luma[height // 6, x - 2 : x + 2].mean()
+        lower = luma[height * 5 // 6, x - 2 : x + 2].mean()
+        if abs(upper - lower) < 90:
+            return None
+        number = number * 2 + int(upper > lower)
+    return number
+
+
 def number_shown(frame: rtc.VideoFrame) -> int | None:
     """The number in a received picture, or None when it shows none."""
     frame = frame.convert(rtc.VideoBufferType.I420)
-    luma = np.frombuffer(frame.data, np.uint8)[: frame.width * frame.height].reshape(frame.height, frame.width)
-    number = 0
-    for bit in range(4):
-        x = int((bit + 0.5) * frame.width / 4)
-        upper = luma[frame.height // 6, x - 2 : x + 2].mean()
-        lower = luma[frame.height * 5 // 6, x - 2 : x + 2].mean()
-        if abs(upper - lower) < 90:
-            return None
-        number = number * 2 + (upper > lower)
-    return int(number)
+    luma = np.frombuffer(frame.data, np.uint8)[: frame.width * frame.height]
+    return number_of(luma.reshape(frame.height, frame.width))
 
 
 async def send_pictures(source: rtc.VideoSource, number: int, width: int, height: int, rate: int = 15) -> None:

@@ -9,7 +9,7 @@ use crate::run::{is_installed, run, run_with, tools};
 const APT_BUDGET: Duration = Duration::from_secs(600);
 
 /// Debian packages and a program (or file) by which each is known to be there.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("chromium", "/usr/bin/chromium"),
     ("firefox-esr", "/usr/bin/firefox-esr"),
     ("ffmpeg", "/usr/bin/ffmpeg"),
@@ -22,6 +22,39 @@ const PACKAGES: [(&str, &str); 9] = [
     ("valgrind", "/usr/bin/valgrind"),
     ("nats-server", "/usr/sbin/nats-server"),
     ("postgresql", "/usr/lib/postgresql/*/bin/initdb"),
+    // GStreamer as an encoder and a player (tests/python/gstreamer.py).
+    (
+        "python3-gi",
+        "/usr/lib/python3/dist-packages/gi/__init__.py",
+    ),
+    (
+        "gir1.2-gst-plugins-bad-1.0",
+        "/usr/lib/*/girepository-1.0/GstWebRTC-1.0.typelib",
+    ),
+    (
+        "gir1.2-gst-plugins-base-1.0",
+        "/usr/lib/*/girepository-1.0/GstSdp-1.0.typelib",
+    ),
+    (
+        "gstreamer1.0-plugins-base",
+        "/usr/lib/*/gstreamer-1.0/libgstopus.so",
+    ),
+    (
+        "gstreamer1.0-plugins-good",
+        "/usr/lib/*/gstreamer-1.0/libgstvpx.so",
+    ),
+    (
+        "gstreamer1.0-plugins-bad",
+        "/usr/lib/*/gstreamer-1.0/libgstwebrtc.so",
+    ),
+    (
+        "gstreamer1.0-plugins-ugly",
+        "/usr/lib/*/gstreamer-1.0/libgstx264.so",
+    ),
+    (
+        "gstreamer1.0-nice",
+        "/usr/lib/*/gstreamer-1.0/libgstnice.so",
+    ),
 ];
 
 /// Installs the packages that are missing.

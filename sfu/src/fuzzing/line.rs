@@ -33,7 +33,11 @@ impl Home {
         let lines = [ConnectionId(first), ConnectionId(first + 1)];
         for (connection, end) in lines.into_iter().zip(ends) {
             let role = Role::Relay(end);
-            self.command(Command::Open { connection, role });
+            self.command(Command::Open {
+                connection,
+                role,
+                takes_rsa: false,
+            });
             for (at, (name, kind)) in TAKEN.into_iter().enumerate() {
                 let track = TrackId(connection.0 + 10 * at as u64);
                 let publication = publication(name, kind);

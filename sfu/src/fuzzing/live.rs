@@ -242,6 +242,7 @@ impl<'a> Stage<'a> {
             stage.command(Command::Open {
                 connection,
                 role: ROLES[at],
+                takes_rsa: false,
             });
             for (of, publication) in publications.into_iter().enumerate() {
                 stage.command(Command::Publish {

@@ -353,7 +353,7 @@ mod tests {
     fn said(track: &Track, now: Instant) -> (Option<Quality>, Option<Quality>, Reason) {
         let one = track.of(ID).unwrap();
         let steps = ladder::steps(&track.layers, Encoding::Primary, one.selection.quality, 0);
-        let peer = Peer::new(ID, Role::Subscribe, &[], None, now);
+        let peer = Peer::new(ID, Role::Subscribe, false, &[], None, now);
         let picture = picture(&peer, track, one, now);
         assert_eq!(picture.steps.len(), steps.len());
         let quality = |step: Option<Step>| step.map(|step| step.quality);
@@ -538,6 +538,7 @@ mod tests {
             Command::Open {
                 connection,
                 role: Role::Subscribe,
+                takes_rsa: false,
             },
         );
         shard.command(

@@ -410,9 +410,14 @@ impl Shard {
     pub fn command(&mut self, now: Instant, command: Command) {
         self.now = now;
         match command {
-            Command::Open { connection, role } => {
+            Command::Open {
+                connection,
+                role,
+                takes_rsa,
+            } => {
                 let certificate = self.certificate(now);
-                let peer = Peer::new(connection, role, &self.config.candidates, certificate, now);
+                let candidates = &self.config.candidates;
+                let peer = Peer::new(connection, role, takes_rsa, candidates, certificate, now);
                 self.peers.insert(connection, Box::new(peer));
                 if let Role::Relay(_) = role {
                     self.tell_end(connection);

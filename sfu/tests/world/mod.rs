@@ -288,7 +288,11 @@ impl World {
         for (node, connection, end) in [(upper, ids[0], End::Upper), (lower, ids[1], End::Lower)] {
             self.go_to(node);
             let role = Role::Relay(end);
-            self.command(Command::Open { connection, role });
+            self.command(Command::Open {
+                connection,
+                role,
+                takes_rsa: false,
+            });
             let told = self.nodes[node]
                 .events
                 .iter()
@@ -434,6 +438,7 @@ impl World {
         self.command(Command::Open {
             connection: id,
             role: Role::Publish,
+            takes_rsa: false,
         });
         let publication = Publication {
             cid: "camera".into(),
@@ -527,6 +532,7 @@ impl World {
         self.command(Command::Open {
             connection,
             role: Role::Subscribe,
+            takes_rsa: false,
         });
         self.subscribe(connection, selection);
         self.viewers.len() - 1
@@ -544,6 +550,7 @@ impl World {
         self.command(Command::Open {
             connection,
             role: Role::Single,
+            takes_rsa: false,
         });
         self.subscribe(connection, Selection::of(Quality::High));
         self.offer_places(at);
@@ -562,6 +569,7 @@ impl World {
         self.command(Command::Open {
             connection,
             role: Role::View,
+            takes_rsa: false,
         });
         self.offer_places(at);
         self.viewers.len() - 1

@@ -66,11 +66,16 @@ impl Home {
         let connection = ConnectionId(self.next);
         let other = ConnectionId(self.next + 1);
         self.next += 10;
-        self.command(Command::Open { connection, role });
+        self.command(Command::Open {
+            connection,
+            role,
+            takes_rsa: false,
+        });
         let publisher = if role == Role::Subscribe {
             self.command(Command::Open {
                 connection: other,
                 role: Role::Publish,
+                takes_rsa: false,
             });
             other
         } else {

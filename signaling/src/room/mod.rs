@@ -849,12 +849,14 @@ impl Room {
             self.media(Command::Open {
                 connection: publisher,
                 role,
+                takes_rsa: !newcomer.hears_others,
             });
         } else {
             // The other one is opened when there is something to publish; most only watch.
             self.media(Command::Open {
                 connection: subscriber,
                 role: Role::Subscribe,
+                takes_rsa: false,
             });
         }
         self.announce(key, false);
@@ -1195,7 +1197,11 @@ impl Room {
         let connection = participant.publisher;
         if !std::mem::replace(&mut participant.is_publisher_open, true) {
             let role = Role::Publish;
-            self.media(Command::Open { connection, role });
+            self.media(Command::Open {
+                connection,
+                role,
+                takes_rsa: false,
+            });
         }
         Some(connection)
     }

@@ -249,7 +249,12 @@ fn check_transport(sdp: &str, offer: &Offer<'_>) -> Result<(), Problem> {
 
 fn write(out: &mut String, line: &str) {
     out.push_str(line);
-    out.push_str("\r\n");
+    // Some leave out the channels, of which there are always 2 here (RFC 7587 §7).
+    let is_short_opus = line
+        .strip_prefix("a=rtpmap:")
+        .and_then(|rest| rest.split_once(' '))
+        .is_some_and(|(_, codec)| codec.eq_ignore_ascii_case("opus/48000"));
+    out.push_str(if is_short_opus { "/2\r\n" } else { "\r\n" });
 }
 
 const DIRECTIONS: [&str; 4] = ["a=sendonly", "a=recvonly", "a=sendrecv", "a=inactive"];
@@ -542,6 +547,19 @@ mod tests {
             .map(|codec| codec.codec.as_str())
             .collect();
         assert_eq!(codecs, ["vp8", "h264"], "in the encoder's order");
+    }
+
+    #[test]
+    fn opus_has_two_channels_whether_they_are_told_or_not() {
+        for told in ["OPUS/48000", "opus/48000", "opus/48000/2"] {
+            let sdp = offer(&[("audio", "recvonly")]);
+            let sdp = sdp.replacen("VP8/90000", told, 1);
+            let (text, _) = watching(&sdp, &[Whom::Speaker]).unwrap();
+            assert!(
+                text.to_lowercase().contains("a=rtpmap:96 opus/48000/2\r\n"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

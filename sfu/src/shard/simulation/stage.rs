@@ -209,6 +209,7 @@ impl Stage {
             self.command(Command::Open {
                 connection,
                 role: Role::Publish,
+                takes_rsa: false,
             });
             let cameras = self.scene.senders[owner].pictures.clone();
             for camera in cameras {
@@ -317,6 +318,7 @@ impl Stage {
             self.command(Command::Open {
                 connection,
                 role: Role::Single,
+                takes_rsa: false,
             });
             let watcher = self.scene.watchers[at].clone();
             for source in 0..self.sources.len() {
