@@ -87,15 +87,16 @@ function half({ name, login }) {
     },
     person: { id, organisation: id, name, login, state: 'active', created_at: 0, left_at: null, version: 1 },
     roles: [],
-    has_passkeys: false,
+    has_passkeys: true,
   };
 }
 
 /** Takes the pictures of one variant. */
 export async function directory(v, { city, cookies }) {
   const { url } = v.server;
-  // What is large differs in nothing else: a form, the tree, rows and the log are enough.
-  const isWanted = (name) => v.isPlain || ['login', 'organisations', 'people', 'audit'].includes(name);
+  // The other language differs in the length of its words, and what is large in its size alone: less of them is enough.
+  const some = v.isPlain ? ['setup', 'login', 'account', 'organisation', 'posts', 'audit'] : ['login', 'organisations', 'people', 'audit'];
+  const isWanted = (name) => (v.isPlain && v.preferences.language === 'zh') || some.includes(name);
   const state = (name, act) => isWanted(name) && v.state(name, act);
   const as = (role, name, act) => state(name, async (page) => {
     await page.context().addCookies(cookies[role]);
@@ -174,7 +175,9 @@ export async function directory(v, { city, cookies }) {
   });
   await state('second-factor-given', async (page) => {
     await page.route('**/api/session', (route) => route.fulfill({ json: half(ADMINISTRATORS.system) }));
-    await page.route('**/api/factors', (route) => route.fulfill({ json: [{ id: 'x', kind: 'totp', name: '', created_at: 0, last_used_at: null }] }));
+    await page.route('**/api/factors', (route) => route.fulfill({ json: [
+      { id: 'x', kind: 'totp', name: '', created_at: 0, last_used_at: null }, { id: 'y', kind: 'passkey', name: '办公电脑', created_at: 0, last_used_at: null },
+    ] }));
     await page.goto(`${url}/login`);
     await at(page, 'proof').waitFor();
     await v.shoot(page, 'second-factor');
@@ -184,6 +187,9 @@ export async function directory(v, { city, cookies }) {
     await at(page, 'session').first().waitFor();
     await v.shoot(page, 'account');
     await v.shootWhole(page, 'account');
+    await at(page, 'add-passkey').click();
+    await at(page, 'passkey-submit').click();
+    await v.shoot(page, 'account-passkey');
   });
   await as('system', 'organisations', async (page) => {
     await page.goto(`${url}/admin/organisations`);

@@ -24,7 +24,7 @@ const at = (page, id) => page.locator(`[data-testid="${id}"]`);
 async function newPage() {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: 'zh-CN' });
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(45_000);
   return page;
 }
 
@@ -87,6 +87,31 @@ test('an administrator chooses a password, must set up a second factor, and sign
   await at(again, 'invitation-submit').click();
   await until('the link is used up', async () => (await at(again, 'problem').getAttribute('data-code')) === 'bad_invitation');
   await again.context().close();
+});
+
+test('a recovery code stands in for the telephone, and a passkey is a second factor from then on', async () => {
+  const page = await newPage();
+  const devices = await page.context().newCDPSession(page);
+  await devices.send('WebAuthn.enable');
+  await devices.send('WebAuthn.addVirtualAuthenticator', {
+    options: { protocol: 'ctap2', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true },
+  });
+  // Passkeys belong to a domain name.
+  const named = { url: server.url.replace('127.0.0.1', 'localhost') };
+  await signIn(page, named, ADMINISTRATORS.system.login);
+  await at(page, 'proof-other').click();
+  await at(page, 'proof').fill(people.system.codes[0]);
+  await at(page, 'proof-submit').click();
+  await at(page, 'place-account').click();
+  await at(page, 'add-passkey').click();
+  await at(page, 'passkey-name').fill('办公电脑');
+  await at(page, 'passkey-submit').click();
+  await untilValue('both factors are listed', () => at(page, 'factor').count(), (count) => count === 2);
+  await signOut(page);
+  await signIn(page, named, ADMINISTRATORS.system.login);
+  await at(page, 'proof-passkey').click();
+  await at(page, 'account').or(at(page, 'organisations')).waitFor();
+  await page.context().close();
 });
 
 test('somebody who is invited signs in as a new person, sees their sessions and ends them', async () => {

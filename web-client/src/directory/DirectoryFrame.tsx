@@ -55,7 +55,7 @@ export function DirectoryFrame({ me, children }: { me: Me; children: ReactNode }
       <main id="content" className="directory-main" tabIndex={-1}>
         {children}
       </main>
-      <QuestionDialog me={me} />
+      <QuestionDialog />
     </div>
   );
 }

@@ -3,17 +3,18 @@ import type { DirectoryProblem } from '../api/directory';
 import { useDirectoryWords } from '../words/directory-words';
 import { useWords } from '../words/words';
 
-/** What went wrong, and what to do now, in the server's words; a code of ours only where there was no answer. */
+/** What went wrong, and what to do now. */
 export function ProblemBox({ problem, onRetry }: { problem: DirectoryProblem; onRetry?: () => void }) {
   const words = useDirectoryWords();
   const { retry, api } = useWords();
   const seconds = useSecondsLeft(problem);
-  const isWordless = problem.title === '';
+  // Where there was no answer of the server's, the words are ours.
+  const own = problem.title !== '' ? null : problem.code === 'no_passkey' ? words.problems.noPasskey : words.problems.unreachable;
   return (
     <div className="form-error" role="alert" data-testid="problem" data-code={problem.code}>
-      <p>{isWordless ? words.problems.unreachable : problem.title}</p>
+      <p>{own === null ? problem.title : own.title}</p>
       <p className="problem-detail">
-        {isWordless ? words.problems.unreachableNext : `${problem.detail} ${problem.next}`}
+        {own === null ? `${problem.detail} ${problem.next}` : own.next}
         {seconds > 0 && <span className="numeric">{api.retryAfter(seconds)}</span>}
       </p>
       {onRetry !== undefined && (

@@ -1,19 +1,21 @@
 import { useState, type SubmitEvent } from 'react';
+import { answered, directory } from '../api/directory';
 import { Dialog } from '../appearance/Dialog';
 import { Field } from '../appearance/Field';
+import { Waiting } from '../appearance/Waiting';
 import { useDirectoryWords } from '../words/directory-words';
+import { useWords } from '../words/words';
 import { ProblemBox } from './ProblemBox';
 import { useQuestion, type Question } from './questions';
-import type { Me } from './session';
-import { useProof } from './sign-in/use-proof';
-import { useAct } from './use-answer';
+import { ProofForm } from './sign-in/ProofForm';
+import { useAnswer } from './use-answer';
 
 /** Opens by itself when the server wants something first. */
-export function QuestionDialog({ me }: { me: Me }) {
+export function QuestionDialog() {
   const question = useQuestion();
   if (question === null) return null;
   return question.about === 'proof' ? (
-    <ProofDialog me={me} answer={question.answer} />
+    <ProofDialog answer={question.answer} />
   ) : (
     <ReasonDialog answer={question.answer} />
   );
@@ -21,30 +23,19 @@ export function QuestionDialog({ me }: { me: Me }) {
 
 type AnswerOf<About extends Question['about']> = Extract<Question, { about: About }>['answer'];
 
-function ProofDialog({ me, answer }: { me: Me; answer: AnswerOf<'proof'> }) {
+function ProofDialog({ answer }: { answer: AnswerOf<'proof'> }) {
+  const { opening, openingLong } = useWords();
   const words = useDirectoryWords();
-  const proof = useProof(me.session.strength === 'two_factors' ? 'totp' : 'password');
-  const act = useAct();
-  function submit(event: SubmitEvent): void {
-    event.preventDefault();
-    void act.run(async () => {
-      await proof.give();
-      answer(true);
-    });
-  }
+  const factors = useAnswer('factors', () => answered(directory.GET('/api/factors')));
   return (
     <Dialog title={words.proof.title} onClose={() => answer(false)} testId="proof-dialog">
       <p className="lead">{words.proof.why}</p>
-      {act.problem !== null && <ProblemBox problem={act.problem} />}
-      <form noValidate onSubmit={submit}>
-        {proof.field}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="proof-submit">
-            {words.proof.submit}
-          </button>
-          {proof.other}
-        </div>
-      </form>
+      {factors.problem !== null && <ProblemBox problem={factors.problem} onRetry={factors.reload} />}
+      {factors.value === null ? (
+        factors.problem === null && <Waiting text={opening} longText={openingLong} />
+      ) : (
+        <ProofForm factors={factors.value} verb={words.proof.submit} onProved={() => answer(true)} />
+      )}
     </Dialog>
   );
 }

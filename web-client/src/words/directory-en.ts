@@ -13,8 +13,8 @@ export const directoryEn: DirectoryWords = {
   },
 
   problems: {
-    unreachable: 'The server can’t be reached',
-    unreachableNext: 'Nothing is lost. Check the network, then try again.',
+    unreachable: { title: 'The server can’t be reached', next: 'Nothing is lost. Check the network, then try again.' },
+    noPasskey: { title: 'No passkey was used', next: 'It was cancelled, or this device has none. Try again, or use another way.' },
   },
 
   once: {
@@ -84,12 +84,13 @@ export const directoryEn: DirectoryWords = {
 
   secondFactor: {
     documentTitle: 'Second factor · Terrace',
-    title: 'Give a one-time password',
-    lead: (name) => `${name}, the password is right. The second factor is still needed.`,
-    setUpTitle: 'Set up one-time passwords',
-    setUpLead: (name) =>
-      `${name}, administrators must have a second factor. Scan this picture with an app for one-time passwords on your phone.`,
+    title: 'The second factor is still needed',
+    lead: (name) => `${name}, the password is right. Now show by your second factor that it is you.`,
+    setUpTitle: 'Set up a second factor',
+    setUpLead: (name) => `${name}, administrators need a second factor beside the password.`,
     submit: 'Continue',
+    usePasskey: 'Use a passkey instead',
+    useTotp: 'Use one-time passwords instead',
     leave: 'Sign in as somebody else',
   },
 
@@ -101,6 +102,13 @@ export const directoryEn: DirectoryWords = {
     code: 'Second: the six digits that the app shows',
     codeHint: 'New every 30 seconds; if they are never right, check the phone’s clock',
     submit: 'Use one-time passwords',
+  },
+
+  newPasskey: {
+    lead: 'A passkey lies in this device or a security key. A finger, your face or the screen lock confirms it, and nobody can talk you into giving it away.',
+    name: 'What it is called',
+    nameHint: 'To know the device by later, such as: office PC',
+    submit: 'Make a passkey',
   },
 
   recoveryCodes: {
@@ -120,6 +128,7 @@ export const directoryEn: DirectoryWords = {
     passwordHint: 'The one you sign in with',
     useRecovery: 'Use a recovery code',
     useTotp: 'Use a one-time password',
+    usePasskey: 'Use a passkey',
     submit: 'Prove it',
   },
 
@@ -143,6 +152,7 @@ export const directoryEn: DirectoryWords = {
     passkey: 'Passkey',
     since: (when) => `since ${when}`,
     addTotp: 'Set up one-time passwords',
+    addPasskey: 'Add a passkey',
     newCodes: 'New recovery codes',
     remove: 'Take away',
     removeTitle: 'Take away this second factor?',

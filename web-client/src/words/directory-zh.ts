@@ -13,8 +13,8 @@ export const directoryZh = {
   },
 
   problems: {
-    unreachable: '连不上服务器',
-    unreachableNext: '内容没有丢失。请检查网络后再试。',
+    unreachable: { title: '连不上服务器', next: '内容没有丢失。请检查网络后再试。' },
+    noPasskey: { title: '没有用上通行密钥', next: '可能被取消了，或这台设备上没有。请再试一次，或改用别的方式。' },
   },
 
   once: {
@@ -82,11 +82,13 @@ export const directoryZh = {
 
   secondFactor: {
     documentTitle: '第二因素 · 梯田视联',
-    title: '请输入动态口令',
-    lead: (name: string) => `${name}，密码正确。还需要第二因素。`,
-    setUpTitle: '设置动态口令',
-    setUpLead: (name: string) => `${name}，管理员登录必须有第二因素。请用手机上的动态口令应用扫描下面的图。`,
+    title: '还需要第二因素',
+    lead: (name: string) => `${name}，密码正确。请再用第二因素证明是您本人。`,
+    setUpTitle: '设置第二因素',
+    setUpLead: (name: string) => `${name}，管理员登录除密码外还必须有第二因素。`,
     submit: '继续',
+    usePasskey: '改用通行密钥',
+    useTotp: '改用动态口令',
     leave: '换一个账号登录',
   },
 
@@ -98,6 +100,13 @@ export const directoryZh = {
     code: '第二步：应用显示的六位口令',
     codeHint: '每 30 秒换一次；一直不对请检查手机时间',
     submit: '启用动态口令',
+  },
+
+  newPasskey: {
+    lead: '通行密钥存在这台设备或安全钥匙里，用指纹、面容或锁屏密码确认，不会被骗走。',
+    name: '叫什么名字',
+    nameHint: '以后认得出是哪台设备，如：办公电脑',
+    submit: '创建通行密钥',
   },
 
   recoveryCodes: {
@@ -117,6 +126,7 @@ export const directoryZh = {
     passwordHint: '您的登录密码',
     useRecovery: '改用恢复码',
     useTotp: '改用动态口令',
+    usePasskey: '用通行密钥',
     submit: '验证',
   },
 
@@ -140,6 +150,7 @@ export const directoryZh = {
     passkey: '通行密钥',
     since: (when: string) => `${when} 启用`,
     addTotp: '设置动态口令',
+    addPasskey: '添加通行密钥',
     newCodes: '换一组恢复码',
     remove: '停用',
     removeTitle: '停用这个第二因素？',

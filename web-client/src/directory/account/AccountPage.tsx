@@ -11,9 +11,11 @@ import { useWords } from '../../words/words';
 import { ConfirmDialog } from '../ConfirmDialog';
 import { moment } from '../moment';
 import { ProblemBox } from '../ProblemBox';
-import type { Me } from '../session';
-import { NewTotp } from '../sign-in/NewTotp';
+import { loadSession, type Me } from '../session';
+import { NewPasskey } from '../sign-in/NewPasskey';
 import { useNewPassword } from '../sign-in/NewPassword';
+import { NewTotp } from '../sign-in/NewTotp';
+import { hasPasskeys } from '../sign-in/passkey';
 import { useAct, useAnswer } from '../use-answer';
 import { useHeading } from '../use-heading';
 
@@ -68,9 +70,16 @@ function Factors({ me, onNewCodes }: Props) {
   const all = useDirectoryWords();
   const words = all.account;
   const factors = useAnswer('factors', () => answered(directory.GET('/api/factors')));
-  const [isAdding, setAdding] = useState(false);
+  const [adding, setAdding] = useState<'totp' | 'passkey' | null>(null);
   const [toRemove, setToRemove] = useState<Schemas['FactorView'] | null>(null);
   const act = useAct();
+  function added(codes: string[] | null): void {
+    setAdding(null);
+    factors.reload();
+    // The session counts as proved by two factors now.
+    if (codes === null) void loadSession();
+    else onNewCodes(codes);
+  }
   return (
     <section className="part" aria-labelledby="factors">
       <h2 id="factors">{words.factors}</h2>
@@ -94,9 +103,14 @@ function Factors({ me, onNewCodes }: Props) {
         </ul>
       )}
       <div className="part-buttons">
-        <button type="button" className="button small" data-testid="add-totp" onClick={() => setAdding(true)}>
+        <button type="button" className="button small" data-testid="add-totp" onClick={() => setAdding('totp')}>
           {words.addTotp}
         </button>
+        {me.has_passkeys && hasPasskeys() && (
+          <button type="button" className="button small" data-testid="add-passkey" onClick={() => setAdding('passkey')}>
+            {words.addPasskey}
+          </button>
+        )}
         {me.session.strength === 'two_factors' && (
           <button
             type="button"
@@ -111,15 +125,9 @@ function Factors({ me, onNewCodes }: Props) {
           </button>
         )}
       </div>
-      {isAdding && (
-        <Dialog title={words.addTotp} onClose={() => setAdding(false)} testId="totp-dialog">
-          <NewTotp
-            onDone={(codes) => {
-              setAdding(false);
-              factors.reload();
-              if (codes !== null) onNewCodes(codes);
-            }}
-          />
+      {adding !== null && (
+        <Dialog title={adding === 'totp' ? words.addTotp : words.addPasskey} onClose={() => setAdding(null)} testId="factor-dialog">
+          {adding === 'totp' ? <NewTotp onDone={added} /> : <NewPasskey onDone={added} />}
         </Dialog>
       )}
       {toRemove !== null && (

@@ -1,5 +1,5 @@
 /** The second half of signing in: the second factor is given, or set up by who must have one and has none yet. */
-import type { SubmitEvent } from 'react';
+import { useState } from 'react';
 import { answered, directory } from '../../api/directory';
 import { useDocumentTitle } from '../../app/document-title';
 import { PageFrame } from '../../appearance/PageFrame';
@@ -8,10 +8,12 @@ import { useDirectoryWords } from '../../words/directory-words';
 import { useWords } from '../../words/words';
 import { ProblemBox } from '../ProblemBox';
 import { loadSession, type Me } from '../session';
-import { useAct, useAnswer } from '../use-answer';
+import { useAnswer } from '../use-answer';
 import { useHeading } from '../use-heading';
+import { NewPasskey } from './NewPasskey';
 import { NewTotp } from './NewTotp';
-import { useProof } from './use-proof';
+import { hasPasskeys } from './passkey';
+import { ProofForm } from './ProofForm';
 
 interface Props {
   me: Me;
@@ -26,6 +28,8 @@ export function SecondFactorPage({ me, onNewCodes, onLeave }: Props) {
   const heading = useHeading();
   const factors = useAnswer('factors', () => answered(directory.GET('/api/factors')));
   const mustSetUp = factors.value?.length === 0;
+  const [by, setBy] = useState<'totp' | 'passkey'>('totp');
+  const done = (codes: string[] | null): void => (codes === null ? void loadSession() : onNewCodes(codes));
   return (
     <PageFrame>
       <section className="card narrow">
@@ -38,36 +42,26 @@ export function SecondFactorPage({ me, onNewCodes, onLeave }: Props) {
         ) : factors.value === null ? (
           <Waiting text={opening} longText={openingLong} />
         ) : mustSetUp ? (
-          <NewTotp onDone={(codes) => (codes === null ? void loadSession() : onNewCodes(codes))} />
+          <>
+            {by === 'totp' ? <NewTotp onDone={done} /> : <NewPasskey onDone={done} />}
+            {me.has_passkeys && hasPasskeys() && (
+              <button
+                type="button"
+                className="button quiet wide"
+                data-testid="other-factor"
+                onClick={() => setBy(by === 'totp' ? 'passkey' : 'totp')}
+              >
+                {by === 'totp' ? words.usePasskey : words.useTotp}
+              </button>
+            )}
+          </>
         ) : (
-          <Give />
+          <ProofForm factors={factors.value} verb={words.submit} />
         )}
         <button type="button" className="button quiet wide" data-testid="sign-in-leave" onClick={onLeave}>
           {words.leave}
         </button>
       </section>
     </PageFrame>
-  );
-}
-
-function Give() {
-  const words = useDirectoryWords().secondFactor;
-  const proof = useProof('totp');
-  const act = useAct();
-  function submit(event: SubmitEvent): void {
-    event.preventDefault();
-    void act.run(proof.give);
-  }
-  return (
-    <form noValidate onSubmit={submit}>
-      {act.problem !== null && <ProblemBox problem={act.problem} />}
-      {proof.field}
-      <div className="stacked-buttons">
-        <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="proof-submit">
-          {words.submit}
-        </button>
-        {proof.other}
-      </div>
-    </form>
   );
 }
