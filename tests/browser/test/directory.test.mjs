@@ -242,6 +242,19 @@ test('the auditor finds what happened, and takes it away as a table', async () =
   await page.getByText('没有符合条件的记录').waitFor();
 });
 
+test('what could not be fetched of the tree can be opened once more', async () => {
+  const { page } = people.system;
+  let isBroken = true;
+  await page.route('**/api/organisations?parent=*', (route) => (isBroken ? route.abort() : route.fallback()));
+  await page.goto(`${server.url}/admin/organisations`);
+  await page.locator('.tree-part [data-testid="problem"]').waitFor();
+  isBroken = false;
+  await page.getByRole('treeitem', { name: '辽宁省综治中心' }).focus();
+  await page.keyboard.press('ArrowRight');
+  await page.getByRole('treeitem', { name: '大连市综治中心' }).waitFor();
+  assert.equal(await page.locator('.tree-part [data-testid="problem"]').count(), 0);
+});
+
 test('a server that is out of reach is told of in words, and the page goes on when it is back', async () => {
   const page = await newPage();
   await page.goto(`${server.url}/login`);

@@ -24,6 +24,14 @@ export function OrganisationTree({ roots, lineage, changes, onChoose }: Props) {
   const list = useRef<HTMLDivElement>(null);
   const chosen = lineage.at(-1)?.id ?? null;
 
+  /** After how many changes each was fetched. */
+  const fetched = useRef(new Map<string, number>());
+  const close = useCallback((id: string): void => {
+    fetched.current.delete(id);
+    setOpen((old) => new Set([...old].filter((other) => other !== id)));
+  }, []);
+
+  /** What can't be fetched is closed again, so that it can be opened once more. */
   const fetchChildren = useCallback(async (parent: string, cursor: string | null = null): Promise<void> => {
     try {
       const page = await childrenOf(parent, cursor);
@@ -35,15 +43,15 @@ export function OrganisationTree({ roots, lineage, changes, onChoose }: Props) {
     } catch (error) {
       if (!(error instanceof DirectoryProblem)) throw error;
       setProblem(error);
+      if (cursor === null) close(parent);
     }
-  }, []);
+  }, [close]);
 
   const openAll = useCallback((ids: readonly string[]): void => setOpen((old) => new Set([...old, ...ids])), []);
   useEffect(() => openAll(roots.map(({ id }) => id)), [roots, openAll]);
   useEffect(() => openAll(lineage.slice(0, -1).map(({ id }) => id)), [lineage, openAll]);
 
   // What was opened is fetched; what was changed is fetched anew.
-  const fetched = useRef(new Map<string, number>());
   useEffect(() => {
     for (const id of open) {
       if (fetched.current.get(id) === changes) continue;
@@ -57,11 +65,6 @@ export function OrganisationTree({ roots, lineage, changes, onChoose }: Props) {
   const wanted = rows.findIndex((row) => keyOf(row) === focused);
   const atChosen = rows.findIndex((row) => keyOf(row) === chosen);
   const tabStop = wanted >= 0 ? wanted : Math.max(0, atChosen);
-
-  function close(id: string): void {
-    setOpen((old) => new Set([...old].filter((other) => other !== id)));
-    fetched.current.delete(id);
-  }
 
   function act(at: number): void {
     const row = rows[at];
