@@ -19,7 +19,7 @@ export default defineConfig({
         codeSplitting: {
           groups: [
             { name: 'react', test: /node_modules[\\/](react|react-dom|scheduler)[\\/]/ },
-            { name: 'livekit', test: /node_modules[\\/](?!react[\\/]|react-dom[\\/]|scheduler[\\/])/ },
+            { name: 'livekit', test: /node_modules[\\/](?!react[\\/]|react-dom[\\/]|scheduler[\\/]|openapi-fetch[\\/]|uqr[\\/])/ },
           ],
         },
       },

@@ -490,9 +490,8 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     if let Some(code) = api.setup_code() {
         println!(
             "  初始设置码 set-up code: {code}\n  \
-             还没有人员。用此码向 {0}/api/setup 提交首个机构和三位管理员,做法见 docs/guide/directory.md。\n  \
-             Nobody is there yet: with it the first organisation and the three administrators are sent to {0}/api/setup, \
-             as docs/guide/directory.md shows.",
+             还没有人员。打开 {0}/setup,用此码建立首个机构和三位管理员。\n  \
+             Nobody is there yet: with it the first organisation and the three administrators are made at {0}/setup.",
             config.public_url()
         );
     }

@@ -1,6 +1,7 @@
 //! The API over real HTTP, on both engines: a deployment with a province, two cities and a county, and people of every
 //! role in one of the cities.
 
+mod description;
 mod rights;
 mod sign_in;
 mod together;

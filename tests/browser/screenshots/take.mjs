@@ -12,6 +12,7 @@ import { startProxy } from '../lib/proxy.mjs';
 import { startRelay, through } from '../lib/relay.mjs';
 import { buildFolder, Server } from '../lib/server.mjs';
 import { Camera } from './camera.mjs';
+import { directory, furnish } from './directory.mjs';
 import { Guests } from '../lib/guests.mjs';
 
 const WIDE = { width: 1440, height: 900 };
@@ -399,7 +400,7 @@ async function county(v) {
   });
 }
 
-async function lane(descriptions, { browser, harness, server }, isFirst) {
+async function lane(descriptions, { browser, harness, server, furnished }, isFirst) {
   const { code } = server.createMeeting('青山县防汛视频会商');
   const guests = own.add(await Guests.open(browser, harness.url, server, code));
   const variants = descriptions.map((description) => new Variant(description, { browser, server, code, guests }));
@@ -411,6 +412,7 @@ async function lane(descriptions, { browser, harness, server }, isFirst) {
   };
   await each('joining', joining);
   await each('leaving', leaving);
+  await each('directory', (variant) => directory(variant, furnished));
   await each('device check', deviceCheck);
   await each('alone', alone);
   await guests.be(SIZES.pair - 1);
@@ -430,7 +432,8 @@ try {
   const server = own.add(await Server.start(), () => server.stop());
   const harness = own.add(await serveHarness());
   const browser = own.add(await startChromium(6));
-  await Promise.all(LANES.map((descriptions, index) => lane(descriptions, { browser, harness, server }, index === 0)));
+  const furnished = await furnish(browser, server);
+  await Promise.all(LANES.map((descriptions, index) => lane(descriptions, { browser, harness, server, furnished }, index === 0)));
 } finally {
   await own.closeAll();
 }

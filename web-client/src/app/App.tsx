@@ -1,12 +1,17 @@
-import { useEffect, useState } from 'react';
+import { lazy, Suspense, useEffect, useState } from 'react';
 import { LiveRegions } from '../accessibility/LiveRegions';
+import { PageFrame } from '../appearance/PageFrame';
+import { Waiting } from '../appearance/Waiting';
 import { JoinPage } from '../join/JoinPage';
 import { LeftPage } from '../left/LeftPage';
 import { takeLastDeparture } from '../left/departure';
 import { usePreferences } from '../preferences/preferences';
 import { useWords } from '../words/words';
+import { loadDirectoryPages } from './load-pages';
 import { MeetingFlow } from './MeetingFlow';
 import { navigate, routeOf, usePathname } from './route';
+
+const DirectoryPages = lazy(loadDirectoryPages);
 
 export function App() {
   const words = useWords();
@@ -28,6 +33,17 @@ export function App() {
       {route.page === 'join' && <JoinPage />}
       {route.page === 'meeting' && <MeetingFlow key={route.code} code={route.code} />}
       {route.page === 'left' && <LastLeft />}
+      {route.page === 'directory' && (
+        <Suspense
+          fallback={
+            <PageFrame>
+              <Waiting text={words.opening} longText={words.openingLong} />
+            </PageFrame>
+          }
+        >
+          <DirectoryPages />
+        </Suspense>
+      )}
       <LiveRegions />
     </>
   );

@@ -1,8 +1,11 @@
-/** Addresses of the light entry. The meeting's own progress is a state machine, not a set of addresses. */
+/** Addresses of the client. The meeting's own progress is a state machine, not a set of addresses. */
 import { useSyncExternalStore } from 'react';
 import { parseMeetingCode } from '../join/meeting-code';
 
-export type Route = { page: 'join' } | { page: 'meeting'; code: string } | { page: 'left' };
+export type Route = { page: 'join' } | { page: 'meeting'; code: string } | { page: 'left' } | { page: 'directory' };
+
+/** The first parts of the directory's addresses; what comes after them is read where its pages are. */
+const DIRECTORY = /^\/(login|setup|invitation|account|admin)(\/|$)/;
 
 export function routeOf(pathname: string): Route {
   const meeting = /^\/m\/([^/]+)\/?$/.exec(pathname);
@@ -16,6 +19,7 @@ export function routeOf(pathname: string): Route {
     return { page: 'meeting', code: parseMeetingCode(typed) ?? typed };
   }
   if (/^\/left\/?$/.test(pathname)) return { page: 'left' };
+  if (DIRECTORY.test(pathname)) return { page: 'directory' };
   return { page: 'join' };
 }
 

@@ -1,5 +1,6 @@
 import { useEffect, useId, useRef, type ReactNode } from 'react';
 import { useWords } from '../words/words';
+import './dialog.css';
 import { Icon } from './Icon';
 
 interface Props {

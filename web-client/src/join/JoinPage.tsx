@@ -120,6 +120,9 @@ export function JoinPage() {
             {busy ? words.join.submitting : words.join.submit}
           </button>
         </form>
+        <button type="button" className="button quiet wide" data-testid="join-staff" onClick={() => navigate('/login')}>
+          {words.join.staff}
+        </button>
       </section>
     </PageFrame>
   );

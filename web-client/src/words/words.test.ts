@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { directoryEn } from './directory-en';
+import { directoryZh } from './directory-zh';
 import { en } from './en';
 import { zh } from './zh';
 
@@ -17,9 +19,12 @@ function leaves(value: unknown, path: string): [string, string][] {
 }
 
 /** Latin words that stay as they are in Chinese: names of products, keys and schemes. */
-const NAMES = /English|Chrome|Edge|Safari|QQ|Ctrl \+ [DE]|F6|Esc|https|\ben\b|zh-CN/g;
+const NAMES = /English|IP|Chrome|Edge|Safari|QQ|Ctrl \+ [DE]|F6|Esc|https|\ben\b|zh-CN/g;
 
-describe('the dictionaries', () => {
+describe.each([
+  ['the pages’', zh, en],
+  ['the directory’s', directoryZh, directoryEn],
+])('%s dictionaries', (_, zh, en) => {
   it('say something at every place', () => {
     for (const words of [zh, en]) {
       for (const [path, text] of leaves(words, 'words')) expect(text.trim(), path).not.toBe('');
