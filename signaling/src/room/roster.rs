@@ -185,6 +185,7 @@ impl Room {
     /// Tells what became of a participant: itself at once, and the others with the next news; or
     /// both with the next tick that may, when it changes too quickly.
     pub(super) fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
+        self.tell_published(key);
         let Some(info) = self.full_info(key, true) else {
             return;
         };
@@ -437,7 +438,7 @@ impl Room {
 
     /// Tells all how many there are, now and then, when it changed.
     fn tell_count(&mut self) {
-        let count = self.participant_count();
+        let count = self.told_count();
         if count == self.roster.told_count || self.now < self.roster.count_pause_until {
             return;
         }
@@ -452,7 +453,7 @@ impl Room {
         let message = encode(Message::RoomUpdate(update));
         let pause = pause(self.by_session.len(), message.len());
         self.roster.count_pause_until = self.now + pause.max(COUNT_INTERVAL);
-        self.roster.told_count = self.participant_count();
+        self.roster.told_count = self.told_count();
         self.send_all(&message);
     }
 }
