@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -357,8 +358,8 @@ impl Node {
 
     /// Takes up a line to an enrolled neighbour.
     pub fn add_line(&mut self, moment: Moment, neighbour: NodeId) {
-        if !self.lines.contains_key(&neighbour) {
-            self.lines.insert(neighbour, Line::new(moment.now));
+        if let Entry::Vacant(line) = self.lines.entry(neighbour) {
+            line.insert(Line::new(moment.now));
             self.out.push_back(Out::Neighbour(neighbour, true));
         }
     }

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use signaling::token::{Claims, ConferenceGrant, KeyRing, VideoGrant};
+use signaling::proto;
+use signaling::token::{Claims, KeyRing, VideoGrant};
 use signaling::{Hub, HubConfig, Limits};
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, Frequency, MediaKind, MediaTime, Mid};
@@ -16,6 +17,7 @@ use str0m::{Candidate, Event as RtcEvent, Input, Output as RtcOutput, Rtc};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::node::command::{Grant, sign_token};
 use crate::serve::Shards;
 
 /// A VP8 keyframe's beginning (RFC 6386, section 9.1), and something to fill it.
@@ -45,8 +47,24 @@ impl Drop for Branch {
 }
 
 impl Branch {
-    async fn start(site: Site, exchange: &Exchange) -> Branch {
-        let mut site = site;
+    async fn start(mut site: Site, exchange: &Exchange) -> Branch {
+        let (hub, shards) = Branch::open(&mut site, exchange).await;
+        Branch { site, hub, shards }
+    }
+
+    /// Ends the node, as when its process is killed, and starts it again.
+    async fn restart(&mut self, exchange: &Exchange) {
+        let refusals = self.site.cascade().refusals.clone();
+        self.site.running = None;
+        self.shards.shutdown();
+        until("the node has ended", async || {
+            Arc::strong_count(&refusals) == 1
+        })
+        .await;
+        (self.hub, self.shards) = Branch::open(&mut self.site, exchange).await;
+    }
+
+    async fn open(site: &mut Site, exchange: &Exchange) -> (Arc<Hub>, Shards) {
         let (sink, events) = signaling::event_queue();
         let media = crate::config::Media {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -69,7 +87,7 @@ impl Branch {
                 .unwrap();
         running.join(hub.clone(), outputs);
         site.running = Some(running);
-        Branch { site, hub, shards }
+        (hub, shards)
     }
 
     async fn post(&self, path: &str, token: &str, sdp: String) -> (StatusCode, String) {
@@ -99,13 +117,27 @@ impl Branch {
         self.site.is_line_up(neighbour).await
     }
 
-    async fn act(&self, identity: &'static str, deed: Deed) {
-        let act = move |node: &mut signaling::cascade::Node, moment| {
-            let who = Identity::from(identity);
-            let session = node.participant(CONFERENCE, &who).map(|one| one.session);
-            node.act(moment, CONFERENCE, session.unwrap(), deed)
+    /// Asks for the roster, or does something; the answer's status and body.
+    async fn roster(&self, token: &str, deed: Option<Deed>) -> (StatusCode, serde_json::Value) {
+        let conference = format!("/conferences/{CONFERENCE}");
+        let request = match &deed {
+            None => Request::get(format!("{conference}/people")),
+            Some(_) => Request::post(format!("{conference}/acts")),
         };
-        self.site.cascade().with(act).await.unwrap().unwrap();
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let body = deed.map(|deed| serde_json::to_vec(&deed).unwrap());
+        let request = request.body(Body::from(body.unwrap_or_default())).unwrap();
+        let cascade = self.site.cascade().clone();
+        let router = crate::node::roster::router(self.hub.clone(), cascade);
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        (status, serde_json::from_slice(&body.unwrap()).unwrap())
+    }
+
+    async fn act(&self, token: &str, deed: Deed) {
+        let (status, answer) = self.roster(token, Some(deed)).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     }
 
     fn shows(&self, identity: &str) -> Option<signaling::proto::ParticipantInfo> {
@@ -266,8 +298,8 @@ fn run(
 
 /// A token of the deployment.
 async fn token(authority: &Site, root: NodeId, identity: &str, chair_of: Option<NodeId>) -> String {
-    let folder = folder(authority.data_dir.path());
-    let authority = Authority::open(&folder).unwrap().unwrap();
+    let mut config = crate::config::Config::defaults(false);
+    config.data_dir = authority.data_dir.path().to_owned();
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap();
@@ -280,22 +312,22 @@ async fn token(authority: &Site, root: NodeId, identity: &str, chair_of: Option<
         },
         ..Claims::default()
     };
-    let grant = ConferenceGrant {
-        root,
+    let grant = Grant {
+        conference: CONFERENCE,
         organisation: ORGANISATION,
+        root: Some(root),
         chair_of,
     };
-    authority.sign_token(CONFERENCE, grant, claims).unwrap()
+    sign_token(&config, grant, claims).unwrap()
 }
 
 /// A row of nodes from the province down, all lines up.
-async fn row(levels: &[(Level, &str)]) -> (Vec<Branch>, Vec<NodeId>) {
-    let exchange = Exchange::default();
+async fn row(exchange: &Exchange, levels: &[(Level, &str)]) -> (Vec<Branch>, Vec<NodeId>) {
     let (mut row, mut nodes): (Vec<Branch>, Vec<NodeId>) = Default::default();
     for (level, name) in levels {
         let parent = row.last().map(|branch| &branch.site);
         let site = Site::enrolled(*level, name, parent).await;
-        let branch = Branch::start(site, &exchange).await;
+        let branch = Branch::start(site, exchange).await;
         let node = branch.site.node().await;
         if let (Some(parent), Some(id)) = (row.last(), nodes.last()) {
             until("the line is up at both ends", async || {
@@ -317,7 +349,7 @@ async fn grows(what: &str, count: impl Fn() -> u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_speaker_at_the_top_is_seen_and_heard_below_and_the_other_way_round() {
     let levels = [(Level::Province, "辽宁省"), (Level::City, "抚顺市")];
-    let (row, nodes) = row(&levels).await;
+    let (row, nodes) = row(&Exchange::default(), &levels).await;
     let [province, city] = &row[..] else {
         panic!("two nodes")
     };
@@ -335,7 +367,7 @@ async fn a_speaker_at_the_top_is_seen_and_heard_below_and_the_other_way_round() 
     assert!(city.shows("chair").is_none());
     assert_eq!(province.forwards().await, 0);
 
-    province.act("chair", Deed::Stage("chair".into())).await;
+    province.act(&chair, Deed::Stage("chair".into())).await;
     let seen = until("pictures of the chair come down", async || {
         player.pictures() > 10
     })
@@ -358,14 +390,36 @@ async fn a_speaker_at_the_top_is_seen_and_heard_below_and_the_other_way_round() 
         province.site.sees("speaker")
     })
     .await;
-    province.act("chair", Deed::Stage("speaker".into())).await;
+    province.act(&chair, Deed::Stage("speaker".into())).await;
     until("pictures come up", async || screen.pictures() > 10).await;
     grows("sound comes up", || screen.sounds()).await;
 
+    // A chair acts on whom its branch has, and nobody else does.
+    let (status, _) = city.roster(&speaker, Some(Deed::End)).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, _) = city.roster(&chair, Some(Deed::End)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "the chair is not there");
+    let is_muted = || {
+        let info = province.shows("speaker");
+        let mut tracks = info.into_iter().flat_map(|info| info.tracks);
+        let is_microphone =
+            |track: &proto::TrackInfo| track.source() == proto::TrackSource::Microphone;
+        tracks.any(|track| is_microphone(&track) && track.muted)
+    };
+    assert!(!is_muted());
+    province.act(&chair, Deed::Mute("speaker".into())).await;
+    until("the speaker is muted", async || is_muted()).await;
+    let (status, page) = province.roster(&chair, None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(page["total"], 4);
+    let people = page["people"].as_array().unwrap();
+    let speaks = people.iter().find(|one| one["identity"] == "speaker");
+    let speaks = speaks.expect("it is on the roster");
+    assert_eq!(speaks["is_on_stage"], true);
+    assert_eq!(speaks["may_be_heard"], false);
+
     // Off stage nothing is sent any more, nor to nobody.
-    province
-        .act("chair", Deed::OffStage("speaker".into()))
-        .await;
+    province.act(&chair, Deed::OffStage("speaker".into())).await;
     until("the speaker is off the stage", async || {
         province.shows("speaker").is_none()
     })
@@ -383,7 +437,7 @@ async fn a_track_crosses_each_line_once_to_where_somebody_wants_it() {
         (Level::City, "抚顺市"),
         (Level::County, "清原县"),
     ];
-    let (row, nodes) = row(&levels).await;
+    let (row, nodes) = row(&Exchange::default(), &levels).await;
     let [province, city, county] = &row[..] else {
         panic!("three nodes")
     };
@@ -394,7 +448,7 @@ async fn a_track_crosses_each_line_once_to_where_somebody_wants_it() {
         province.site.sees("chair")
     })
     .await;
-    county.act("chair", Deed::Stage("chair".into())).await;
+    county.act(&chair, Deed::Stage("chair".into())).await;
     let mut viewers = Vec::new();
     for number in 0..3 {
         let viewer = token(&province.site, root, &format!("viewer{number}"), None).await;
@@ -431,7 +485,7 @@ async fn a_track_crosses_each_line_once_to_where_somebody_wants_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_tokens_of_the_deployment_let_into_its_conferences() {
-    let (row, nodes) = row(&[(Level::Province, "辽宁省")]).await;
+    let (row, nodes) = row(&Exchange::default(), &[(Level::Province, "辽宁省")]).await;
     let province = &row[0];
     let offer = || {
         let mut rtc = engine();
@@ -449,4 +503,32 @@ async fn only_tokens_of_the_deployment_let_into_its_conferences() {
     assert_ne!(status, StatusCode::CREATED);
     let (status, words) = province.post(&path, &own, offer()).await;
     assert_eq!(status, StatusCode::CREATED, "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_restarts_has_its_line_and_its_conference_again() {
+    let exchange = Exchange::default();
+    let levels = [(Level::Province, "辽宁省"), (Level::City, "抚顺市")];
+    let (mut row, nodes) = row(&exchange, &levels).await;
+    let root = nodes[0];
+    let chair = token(&row[0].site, root, "chair", Some(root)).await;
+    let viewer = token(&row[0].site, root, "viewer", None).await;
+    let mut encoder = row[0].publish(&chair).await;
+    until("the chair is there", || row[0].site.sees("chair")).await;
+    row[0].act(&chair, Deed::Stage("chair".into())).await;
+    for restarted in [1, 0] {
+        row[restarted].restart(&exchange).await;
+        let begin = Instant::now();
+        if restarted == 0 {
+            encoder = row[0].publish(&chair).await;
+        }
+        let player = row[1].watch("chair", &viewer).await;
+        until("pictures come down again", async || player.pictures() > 10).await;
+        println!(
+            "from a restart of {restarted} to pictures: {:?}",
+            begin.elapsed()
+        );
+        grows("and sound", || player.sounds()).await;
+    }
+    drop(encoder);
 }
