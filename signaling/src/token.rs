@@ -375,6 +375,64 @@ mod tests {
     }
 
     #[test]
+    fn an_api_key_is_for_no_conference_and_the_deployments_for_nothing_else() {
+        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+        let grant = ConferenceGrant {
+            root: NodeId(1),
+            organisation: OrganisationId(2),
+            chair_of: Some(NodeId(1)),
+        };
+        let of_key = Claims {
+            conference: Some(grant.clone()),
+            ..claims()
+        };
+        let token = ring().sign(&of_key).unwrap();
+        assert_eq!(ring().verify(&token, at(6_000)), Ok(claims()));
+
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = pair.to_pkcs8().unwrap();
+        let mut of_deployment = Claims {
+            iss: DEPLOYMENT.into(),
+            ..of_key
+        };
+        of_deployment.video.room = ConferenceId(7).to_string();
+        let token = sign_for_deployment(&of_deployment, key.as_ref()).unwrap();
+        let keys = ring();
+        assert_eq!(
+            keys.verify(&token, at(6_000)),
+            Err(TokenError::UnknownKey),
+            "a server that is no node"
+        );
+        let public = pair.public_key().as_ref().try_into().unwrap();
+        keys.trust_deployment(&public);
+        assert_eq!(keys.verify(&token, at(6_000)), Ok(of_deployment.clone()));
+        assert_eq!(keys.verify(&token, at(10_301)), Err(TokenError::Expired));
+        let stolen = Claims {
+            sub: "eve".into(),
+            ..of_deployment.clone()
+        };
+        let other = Ed25519KeyPair::generate().unwrap().to_pkcs8().unwrap();
+        let forged = sign_for_deployment(&stolen, other.as_ref()).unwrap();
+        assert_eq!(
+            keys.verify(&forged, at(6_000)),
+            Err(TokenError::BadSignature)
+        );
+        let wrong: [fn(&mut Claims); 4] = [
+            |one| one.conference = None,
+            |one| one.video.room = "r".into(),
+            |one| one.video.room = ConferenceId::TOPOLOGY.to_string(),
+            |one| one.video.room_admin = true,
+        ];
+        for (at, spoil) in wrong.into_iter().enumerate() {
+            let mut claims = of_deployment.clone();
+            spoil(&mut claims);
+            let signed = sign_for_deployment(&claims, key.as_ref());
+            assert!(matches!(signed, Err(TokenError::NotGranted(_))), "{at}");
+        }
+    }
+
+    #[test]
     fn times_are_kept_with_five_minutes_of_skew() {
         let token = ring().sign(&claims()).unwrap();
         assert!(ring().verify(&token, at(10_300)).is_ok());

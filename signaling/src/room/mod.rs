@@ -1903,6 +1903,7 @@ impl Room {
         self.tell_untold();
         self.tell_due_news(now);
         self.tick_roster();
+        self.tick_tree();
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
             self.audio_levels(&[]);
         }

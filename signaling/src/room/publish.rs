@@ -548,7 +548,6 @@ impl Room {
             info.layers.clone_from(&update.layers);
         }
         self.reselect_track(id);
-        self.tell_published(key);
     }
 
     pub(super) fn update_audio_track(

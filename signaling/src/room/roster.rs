@@ -185,7 +185,6 @@ impl Room {
     /// Tells what became of a participant: itself at once, and the others with the next news; or
     /// both with the next tick that may, when it changes too quickly.
     pub(super) fn announce(&mut self, key: ParticipantKey, to_itself: bool) {
-        self.tell_published(key);
         let Some(info) = self.full_info(key, true) else {
             return;
         };
@@ -202,6 +201,7 @@ impl Room {
             return;
         }
         participant.untold = None;
+        self.tell_published(key);
         if self.has_to_be_announced(key) {
             self.put_into_news(key);
         }

@@ -26,6 +26,10 @@ use super::{Effect, Moment, Participant, ParticipantKey, Room, Track, make_sid, 
 use crate::cascade::{Source, TrackInfo};
 use crate::token::ConferenceGrant;
 
+/// How often what is wanted of a track is told at once between two ticks; what changes more often is told
+/// with the tick. So no client makes the tree busy by changing its mind quickly.
+const WANTED_BURST: u8 = 8;
+
 /// What is told of a room to whoever joins it to the tree.
 #[derive(Clone, Debug)]
 pub enum News {
@@ -104,6 +108,24 @@ struct Wanted {
     /// How many want it in which quality at most.
     viewers: [u32; 3],
     told: Option<Quality>,
+    /// How often it was told since the last tick.
+    times: u8,
+}
+
+impl Wanted {
+    /// The best that anybody wants, if that is to be told now.
+    fn news(&mut self) -> Option<Option<Quality>> {
+        let best = [Quality::High, Quality::Medium, Quality::Low];
+        let best = best
+            .into_iter()
+            .find(|quality| self.viewers[*quality as usize] > 0);
+        if best == self.told || self.times >= WANTED_BURST {
+            return None;
+        }
+        self.told = best;
+        self.times += 1;
+        Some(best)
+    }
 }
 
 /// What was last told of somebody here.
@@ -122,6 +144,14 @@ pub(super) struct Tree {
     pub(super) others: u32,
     told: HashMap<ParticipantKey, Told>,
     wanted: BTreeMap<TrackId, Wanted>,
+}
+
+#[cfg(test)]
+impl Tree {
+    /// What was last told to be wanted of a track.
+    pub(super) fn told(&self, track: TrackId) -> Option<Quality> {
+        self.wanted.get(&track)?.told
+    }
 }
 
 fn source_of(track: &Track) -> Source {
@@ -540,15 +570,28 @@ impl Room {
         if let Some(new) = quality(after) {
             wanted.viewers[new as usize] += 1;
         }
-        let best = [Quality::High, Quality::Medium, Quality::Low];
-        let best = best
-            .into_iter()
-            .find(|quality| wanted.viewers[*quality as usize] > 0);
-        if std::mem::replace(&mut wanted.told, best) != best {
-            self.tell_tree(News::Wanted {
-                track: id,
-                quality: best,
-            });
+        if let Some(quality) = wanted.news() {
+            self.tell_tree(News::Wanted { track: id, quality });
+        }
+    }
+
+    /// Tells what had to wait.
+    pub(super) fn tick_tree(&mut self) {
+        let Some(tree) = &mut self.tree else { return };
+        let mut news = Vec::new();
+        for (id, wanted) in &mut tree.wanted {
+            wanted.times = 0;
+            let quality = wanted.news();
+            news.extend(quality.map(|quality| News::Wanted {
+                track: *id,
+                quality,
+            }));
+        }
+        for one in news {
+            self.tell_tree(one);
+        }
+        for key in self.participants.keys().copied().collect::<Vec<_>>() {
+            self.tell_published(key);
         }
     }
 }

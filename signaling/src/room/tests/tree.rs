@@ -134,6 +134,26 @@ fn what_is_wanted_is_the_best_that_anybody_here_asked_for() {
 }
 
 #[test]
+fn who_changes_their_mind_quickly_does_not_make_the_tree_busy() {
+    let mut world = world();
+    let ana = world.join_with(1, |newcomer| newcomer.conference = grant());
+    world.show(speaker(&[CAMERA]));
+    let sid = world.infos(ana).last().unwrap().tracks[0].sid.clone();
+    for time in 0..101 {
+        let settings = proto::UpdateTrackSettings {
+            track_sids: vec![sid.clone()],
+            disabled: time % 2 == 0,
+            ..Default::default()
+        };
+        world.say(ana, Request::TrackSetting(settings));
+    }
+    assert!(world.wanted().len() < 10);
+    world.pass(Duration::from_millis(500));
+    world.pass(Duration::from_millis(500));
+    assert_eq!(world.room.tree.as_ref().unwrap().told(CAMERA), None);
+}
+
+#[test]
 fn the_tree_is_told_what_people_here_publish_and_whether_they_may_be_heard() {
     let mut world = world();
     let ana = world.join_with(1, |newcomer| newcomer.conference = grant());
