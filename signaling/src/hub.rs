@@ -726,13 +726,17 @@ impl Hub {
         }
     }
 
-    fn open(&self, name: &str) -> Result<Arc<RoomCell>, Barred> {
+    /// Opens a room if it is not open. `is_of_tree`: it is a conference of the tree, if it is opened now.
+    fn open(&self, name: &str, is_of_tree: bool) -> Result<Arc<RoomCell>, Barred> {
         let mut rooms = self.rooms();
         if let Some(cell) = rooms.by_name.get(name) {
             return Ok(cell.clone());
         }
         if rooms.by_name.len() >= self.config.limits.rooms {
             return Err(Barred::ServerFull);
+        }
+        if is_of_tree {
+            self.spread_in(&mut rooms, name);
         }
         let is_spread = rooms.spread.has(name);
         let serial = if is_spread {
@@ -825,7 +829,7 @@ impl Hub {
             return Err(Barred::Draining);
         }
         loop {
-            let cell = self.open(&settings.name)?;
+            let cell = self.open(&settings.name, false)?;
             let mut inner = cell.lock();
             if inner.is_closed {
                 drop(inner);
@@ -959,10 +963,8 @@ impl Hub {
             if self.is_draining() {
                 return Err(Barred::Draining);
             }
-            if newcomer.conference.is_some() {
-                self.spread(name);
-            }
-            let cell = self.open(name)?;
+            let is_of_tree = newcomer.conference.is_some();
+            let cell = self.open(name, is_of_tree)?;
             let mut inner = cell.lock();
             if inner.is_closed {
                 // Its time was just over; the table will not have it in a moment.
@@ -973,7 +975,7 @@ impl Hub {
             if !inner.room.has_place_for(&newcomer.identity) {
                 return Err(Barred::RoomFull);
             }
-            if inner.room.is_spread() != newcomer.conference.is_some() {
+            if inner.room.is_spread() != is_of_tree {
                 return Err(Barred::OtherTokens);
             }
             inner.sessions.insert(newcomer.session, outbox);

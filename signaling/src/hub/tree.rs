@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use sfu::{Command, Event, TrackId};
 use tokio::sync::mpsc;
 
-use super::Hub;
+use super::{Hub, Rooms};
 use crate::room::tree::News;
 
 /// The serial of lines' connections, which are of no room. Rooms begin with a higher one.
@@ -95,8 +95,7 @@ impl Hub {
     }
 
     /// The room of this name, open or not, is a conference of the tree, until [`Hub::unspread`].
-    pub(super) fn spread(&self, name: &str) -> u32 {
-        let mut rooms = self.rooms();
+    pub(super) fn spread_in(&self, rooms: &mut Rooms, name: &str) -> u32 {
         if let Some(serial) = rooms.spread.serials.get(name) {
             return *serial;
         }
@@ -107,7 +106,7 @@ impl Hub {
 
     /// Ids for a conference's tracks from elsewhere.
     pub fn spreading(&self, name: &str) -> Spreading {
-        let serial = self.spread(name);
+        let serial = self.spread_in(&mut self.rooms(), name);
         Spreading { serial, next: 0 }
     }
 
