@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use signaling::cascade::{ConferenceId, NodeId, OrganisationId};
 use signaling::token::{Claims, KeyRing, VideoGrant};
 
 use config::Config;
@@ -126,9 +127,22 @@ enum TokenCommand {
 struct TokenOptions {
     #[command(flatten)]
     settings: Settings,
-    /// The room.
-    #[arg(long)]
-    room: String,
+    /// The room, at this server alone.
+    #[arg(long, required_unless_present = "conference")]
+    room: Option<String>,
+    /// Instead of a room, a conference that spreads over the deployment's nodes: its id, a UUID. Only the
+    /// node that holds the deployment's authority can make such tokens; any of its nodes lets in with them.
+    #[arg(long, conflicts_with_all = ["room", "key", "room_admin", "room_create", "room_list"])]
+    conference: Option<ConferenceId>,
+    /// The id of the participant's organisation.
+    #[arg(long, requires = "conference")]
+    organisation: Option<OrganisationId>,
+    /// The node that holds the conference, by its id; this one if not said.
+    #[arg(long, requires = "conference")]
+    root: Option<NodeId>,
+    /// The node at the top of the branch whose chair the participant is, by its id.
+    #[arg(long, requires = "conference")]
+    chair_of: Option<NodeId>,
     /// The participant's identity, unique in the room.
     #[arg(long, default_value = "")]
     identity: String,
@@ -328,11 +342,6 @@ fn explain(config: &Config, is_dev: bool) -> anyhow::Result<()> {
 
 fn create_token(options: &TokenOptions) -> anyhow::Result<()> {
     let config = options.settings.load()?;
-    let (key, secret) = match &options.key {
-        Some(key) => config.keys.get_key_value(key),
-        None => config.keys.first_key_value(),
-    }
-    .context("no such API key is configured: set one under [keys], or use --dev")?;
     if options.room_join && options.identity.is_empty() {
         bail!("a token to join needs --identity");
     }
@@ -350,7 +359,6 @@ fn create_token(options: &TokenOptions) -> anyhow::Result<()> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let claims = Claims {
-        iss: key.clone(),
         sub: options.identity.clone(),
         exp: (now + options.valid_for).as_secs(),
         nbf: Some(now.as_secs()),
@@ -359,7 +367,7 @@ fn create_token(options: &TokenOptions) -> anyhow::Result<()> {
         attributes,
         kind: String::new(),
         video: VideoGrant {
-            room: options.room.clone(),
+            room: options.room.clone().unwrap_or_default(),
             room_join: options.room_join,
             room_create: options.room_create,
             room_list: options.room_list,
@@ -372,12 +380,33 @@ fn create_token(options: &TokenOptions) -> anyhow::Result<()> {
             hidden: options.hidden,
             recorder: false,
         },
+        ..Claims::default()
     };
-    println!(
-        "{}",
-        KeyRing::new([(key.clone(), secret.clone())]).sign(&claims)?
-    );
+    println!("{}", sign_token(&config, options, claims)?);
     Ok(())
+}
+
+/// Signs a token with the deployment's key, or with an API key.
+fn sign_token(config: &Config, options: &TokenOptions, claims: Claims) -> anyhow::Result<String> {
+    if let Some(conference) = options.conference {
+        let organisation = options.organisation;
+        let organisation = organisation.context("a token for a conference needs --organisation")?;
+        let grant = node::command::Grant {
+            conference,
+            organisation,
+            root: options.root,
+            chair_of: options.chair_of,
+        };
+        return node::command::sign_token(config, grant, claims);
+    }
+    let (key, secret) = match &options.key {
+        Some(key) => config.keys.get_key_value(key),
+        None => config.keys.first_key_value(),
+    }
+    .context("no such API key is configured: set one under [keys], or use --dev")?;
+    let iss = key.clone();
+    let keys = KeyRing::new([(key.clone(), secret.clone())]);
+    Ok(keys.sign(&Claims { iss, ..claims })?)
 }
 
 fn show_time(ms: i64) -> String {

@@ -43,7 +43,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 
 /// The media core: shards, each with a thread and UDP ports of its own.
 #[derive(Clone)]
-struct Shards(Arc<[sfu::driver::ShardHandle]>);
+pub(crate) struct Shards(Arc<[sfu::driver::ShardHandle]>);
 
 impl Media for Shards {
     fn shards(&self) -> usize {
@@ -61,7 +61,7 @@ impl Media for Shards {
 
 impl Shards {
     /// Starts them, each at the ports after the one before.
-    fn start(media: &crate::config::Media, sink: &EventSink) -> anyhow::Result<Shards> {
+    pub(crate) fn start(media: &crate::config::Media, sink: &EventSink) -> anyhow::Result<Shards> {
         let start = |shard: u16| {
             let sink = sink.of_shard(usize::from(shard));
             let config = sfu::driver::DriverConfig {
@@ -83,11 +83,11 @@ impl Shards {
         all.copied().collect()
     }
 
-    fn totals(&self) -> sfu::Totals {
+    pub(crate) fn totals(&self) -> sfu::Totals {
         self.0.iter().map(sfu::driver::ShardHandle::metrics).sum()
     }
 
-    fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         for shard in &*self.0 {
             shard.shutdown();
         }
@@ -138,10 +138,19 @@ fn own_secret(folder: &Path) -> anyhow::Result<String> {
 }
 
 /// Everything that answers on the public address.
-pub(crate) fn app(door: Arc<Door>, api: &Arc<api::Api>, is_strict: bool) -> Router {
+pub(crate) fn app(
+    door: Arc<Door>,
+    api: &Arc<api::Api>,
+    cascade: Option<&Cascade>,
+    is_strict: bool,
+) -> Router {
     let hub = door.hub.clone();
     let of_door = door.clone();
+    let conferences = cascade.map_or_else(Router::new, |cascade| {
+        crate::node::roster::router(hub.clone(), cascade.clone())
+    });
     Router::new()
+        .merge(conferences)
         .merge(signaling::session::router(hub.clone()))
         .merge(signaling::twirp::router(hub.clone()))
         .merge(signaling::diagnostics::router(hub.clone()))
@@ -422,10 +431,9 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
 
     let node = if config.node.is_set() {
         let exchange = crate::node::bus::Exchange::default();
-        let (node, mut outputs) =
+        let (mut node, outputs) =
             crate::node::start(&config.node, &config.data_dir, &exchange).await?;
-        // Rooms take no part in conferences of the tree yet: nobody is told.
-        tokio::spawn(async move { while outputs.recv().await.is_some() {} });
+        node.join(hub.clone(), outputs);
         Some(node)
     } else {
         None
@@ -437,7 +445,8 @@ pub(crate) async fn run(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let served = tls::load(&config, &addresses).await?;
     let is_tls = config.tls.mode != TlsMode::Off;
     // Only a certificate that browsers trust by itself: after it, they take no other for a year.
-    let service = app(door.clone(), &api, config.tls.mode == TlsMode::Files)
+    let is_trusted = config.tls.mode == TlsMode::Files;
+    let service = app(door.clone(), &api, cascade.as_ref(), is_trusted)
         .into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let listener = listen(config.http.listen)?;
@@ -642,7 +651,7 @@ mod tests {
     async fn a_guest_joins_by_code_and_keeps_the_seat() {
         let (door, api, meetings, _folder) = door().await;
         let meeting = meetings.create("例会", None).await.unwrap();
-        let app = app(door.clone(), &api, true);
+        let app = app(door.clone(), &api, None, true);
         let uri = format!("/api/meetings/{}", meeting.code);
         let (status, shown, headers) = ask(&app, request("GET", &uri), "").await;
         assert_eq!(status, StatusCode::OK);
@@ -685,7 +694,7 @@ mod tests {
     async fn the_door_says_why_it_stays_shut() {
         let (door, api, meetings, _folder) = door().await;
         let meeting = meetings.create("m", None).await.unwrap();
-        let app = app(door.clone(), &api, false);
+        let app = app(door.clone(), &api, None, false);
         let uri = format!("/api/meetings/{}", meeting.code);
         let join = format!("{uri}/join");
         for (body, expected) in [

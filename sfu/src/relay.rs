@@ -58,7 +58,7 @@ pub struct RelayEnd {
 
 impl RelayEnd {
     /// Whether an engine may be given it (RFC 8839 §5.4).
-    pub(crate) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         let is_ice = |text: &str, least: usize| {
             (least..=256).contains(&text.len())
                 && text

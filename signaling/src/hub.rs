@@ -4,6 +4,8 @@
 //! an await. Connection and track ids carry their room's serial, so an event of the media core
 //! finds its room without a table of connections.
 
+mod tree;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::IpAddr;
@@ -25,6 +27,8 @@ use crate::log_limit::LogLimit;
 use crate::room::{Effect, Moment, Newcomer, Node, Refusal, Room, RoomSettings, SessionId};
 use crate::token::{Claims, KeyRing};
 use crate::visitors::{Full, Place, Places};
+
+pub use tree::{LINES, Spreading, TreeNews};
 
 /// The most messages that wait for a client that reads slowly.
 pub const OUTGOING_MESSAGES: usize = 512;
@@ -282,6 +286,7 @@ impl RoomCell {
 struct Rooms {
     by_name: BTreeMap<String, Arc<RoomCell>>,
     by_serial: HashMap<u32, Arc<RoomCell>>,
+    spread: tree::Spread,
 }
 
 /// Why somebody can't come in.
@@ -304,6 +309,9 @@ pub enum Barred {
     /// No more room in this room.
     #[error("the room has as many participants as it may have")]
     RoomFull,
+    /// A room is of the deployment or of this node alone, and who is in it has tokens of the same.
+    #[error("the room is for tokens of the other kind: of the deployment, or of an API key")]
+    OtherTokens,
     /// The gate said no.
     #[error("{0}")]
     Gate(String),
@@ -358,6 +366,8 @@ pub struct Hub {
     overloaded: AtomicU64,
     pub(crate) refused: AtomicU64,
     slow: AtomicU64,
+    /// Who joins conferences that spread over the tree to the rooms here.
+    tree: Mutex<Option<mpsc::UnboundedSender<TreeNews>>>,
 }
 
 pub(crate) fn moment() -> Moment {
@@ -393,6 +403,7 @@ impl Hub {
             overloaded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             slow: AtomicU64::new(0),
+            tree: Mutex::default(),
         })
     }
 
@@ -471,9 +482,11 @@ impl Hub {
                 self.questions.answer(*connection, account.as_ref());
                 return;
             }
-            // Of no room: nobody opens lines between nodes yet.
-            Event::RelayEnd { .. } => return,
-            Event::Answer {
+            Event::RelayEnd {
+                connection: ConnectionId(id),
+                ..
+            }
+            | Event::Answer {
                 connection: ConnectionId(id),
                 ..
             }
@@ -540,7 +553,15 @@ impl Hub {
                 track: TrackId(id), ..
             } => *id,
         };
-        let cell = self.rooms().by_serial.get(&Room::serial_of(id)).cloned();
+        if Room::serial_of(id) == LINES {
+            self.tell_tree(TreeNews::Line(event));
+            return;
+        }
+        let cell = {
+            let rooms = self.rooms();
+            let serial = rooms.spread.room_of(Room::serial_of(id));
+            rooms.by_serial.get(&serial).cloned()
+        };
         if let Some(cell) = cell {
             self.with(&cell, |room, at| room.on_event(event, at.now));
         }
@@ -553,19 +574,20 @@ impl Hub {
 
     fn audio_levels(&self, shard: usize, levels: &[(TrackId, u8)]) {
         let mut by_room: HashMap<u32, Vec<(TrackId, u8)>> = HashMap::new();
+        let rooms = self.rooms();
         for (track, level) in levels {
             by_room
-                .entry(Room::serial_of(track.0))
+                .entry(rooms.spread.room_of(Room::serial_of(track.0)))
                 .or_default()
                 .push((*track, *level));
         }
-        let cells: Vec<_> = self
-            .rooms()
+        let cells: Vec<_> = rooms
             .by_serial
             .iter()
             .filter(|(serial, _)| self.shard_of(**serial) == shard)
             .map(|(serial, cell)| (*serial, cell.clone()))
             .collect();
+        drop(rooms);
         for (serial, cell) in cells {
             let levels = by_room.remove(&serial).unwrap_or_default();
             self.with(&cell, |room, at| {
@@ -665,6 +687,11 @@ impl Hub {
                 self.media.send(self.shard_of(inner.room.serial()), command);
                 return;
             }
+            Effect::Tree(news) => {
+                let name = inner.room.name().to_owned();
+                self.tell_tree(TreeNews::Room(name, news));
+                return;
+            }
             Effect::Send { session, message } => (session, Outgoing::Message(message)),
             Effect::Close {
                 session,
@@ -699,7 +726,8 @@ impl Hub {
         }
     }
 
-    fn open(&self, name: &str) -> Result<Arc<RoomCell>, Barred> {
+    /// Opens a room if it is not open. `is_of_tree`: it is a conference of the tree, if it is opened now.
+    fn open(&self, name: &str, is_of_tree: bool) -> Result<Arc<RoomCell>, Barred> {
         let mut rooms = self.rooms();
         if let Some(cell) = rooms.by_name.get(name) {
             return Ok(cell.clone());
@@ -707,15 +735,27 @@ impl Hub {
         if rooms.by_name.len() >= self.config.limits.rooms {
             return Err(Barred::ServerFull);
         }
-        let serial = self.next_serial(&rooms);
+        if is_of_tree {
+            self.spread_in(&mut rooms, name);
+        }
+        let is_spread = rooms.spread.has(name);
+        let serial = if is_spread {
+            self.serial_on(tree::SHARD)
+        } else {
+            self.next_serial(&rooms)
+        };
         let seed = rand::rng().random();
-        let room = Room::new(
+        let mut room = Room::new(
             serial,
             self.settings(name),
             self.node.clone(),
             seed,
             moment(),
         );
+        if is_spread {
+            room.spread();
+            rooms.spread.opened(name, serial);
+        }
         if let Some(suppressed) = ROOM_OPENED.pass(Instant::now()) {
             tracing::info!(room = name, suppressed, "room opened");
         }
@@ -738,10 +778,14 @@ impl Hub {
         }
         // In tenths, so that rooms that are opened one after the other do not all follow a trifle.
         let load = |shard: &usize| (self.media.busy(*shard) / 100, open[*shard]);
-        let shard = (0..open.len()).min_by_key(load).unwrap_or(0);
+        self.serial_on((0..open.len()).min_by_key(load).unwrap_or(0))
+    }
+
+    /// A serial that lies on a shard.
+    fn serial_on(&self, shard: usize) -> u32 {
         let number = self.next_room.fetch_add(1, Ordering::Relaxed);
         number
-            .wrapping_mul(open.len() as u32)
+            .wrapping_mul(self.overloads.len() as u32)
             .wrapping_add(shard as u32)
     }
 
@@ -768,6 +812,7 @@ impl Hub {
             .is_some_and(|known| std::ptr::eq(&**known, cell))
         {
             rooms.by_name.remove(&name);
+            rooms.spread.closed(&name);
         }
         rooms
             .by_serial
@@ -784,7 +829,7 @@ impl Hub {
             return Err(Barred::Draining);
         }
         loop {
-            let cell = self.open(&settings.name)?;
+            let cell = self.open(&settings.name, false)?;
             let mut inner = cell.lock();
             if inner.is_closed {
                 drop(inner);
@@ -831,11 +876,7 @@ impl Hub {
     }
 
     /// Runs a step of an open room. `None` if there is none.
-    pub(crate) fn in_room<T>(
-        &self,
-        name: &str,
-        step: impl FnOnce(&mut Room, Moment) -> T,
-    ) -> Option<T> {
+    pub fn in_room<T>(&self, name: &str, step: impl FnOnce(&mut Room, Moment) -> T) -> Option<T> {
         let cell = self.cell(name)?;
         Some(self.with(&cell, step))
     }
@@ -922,7 +963,8 @@ impl Hub {
             if self.is_draining() {
                 return Err(Barred::Draining);
             }
-            let cell = self.open(name)?;
+            let is_of_tree = newcomer.conference.is_some();
+            let cell = self.open(name, is_of_tree)?;
             let mut inner = cell.lock();
             if inner.is_closed {
                 // Its time was just over; the table will not have it in a moment.
@@ -932,6 +974,9 @@ impl Hub {
             }
             if !inner.room.has_place_for(&newcomer.identity) {
                 return Err(Barred::RoomFull);
+            }
+            if inner.room.is_spread() != is_of_tree {
+                return Err(Barred::OtherTokens);
             }
             inner.sessions.insert(newcomer.session, outbox);
             self.with_inner(&mut inner, |room, at| room.join(newcomer, at));

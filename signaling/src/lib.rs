@@ -24,7 +24,7 @@ pub mod fuzzing;
 pub mod hub;
 mod ice;
 pub mod log_limit;
-mod problem;
+pub mod problem;
 pub mod room;
 pub mod session;
 pub mod token;

@@ -17,7 +17,7 @@ pub(crate) struct Code(pub(crate) &'static str);
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub struct Problem {
     pub(crate) status: StatusCode,
     /// Stable, for programs.
     code: &'static str,
@@ -42,7 +42,7 @@ impl Problem {
     }
 
     /// The body is not what its type says.
-    pub(crate) fn malformed(detail: impl Into<String>) -> Problem {
+    pub fn malformed(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "malformed", detail)
     }
 
@@ -56,7 +56,8 @@ impl Problem {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unprocessable", detail)
     }
 
-    pub(crate) fn not_granted(detail: impl Into<String>) -> Problem {
+    /// The token does not allow it.
+    pub fn not_granted(detail: impl Into<String>) -> Problem {
         Problem {
             challenge: Some("Bearer error=\"insufficient_scope\""),
             ..Problem::new(StatusCode::FORBIDDEN, "not_granted", detail)
@@ -70,7 +71,8 @@ impl Problem {
         )
     }
 
-    pub(crate) fn not_found(code: &'static str, detail: impl Into<String>) -> Problem {
+    /// There is none.
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, code, detail)
     }
 
@@ -78,7 +80,8 @@ impl Problem {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_often", detail)
     }
 
-    pub(crate) fn not_now(detail: &'static str) -> Problem {
+    /// It can be had in a moment.
+    pub fn not_now(detail: &'static str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_now", detail)
     }
 }
@@ -116,6 +119,7 @@ impl From<Barred> for Problem {
             Barred::ServerFull => "server_full",
             Barred::AddressFull => "address_full",
             Barred::RoomFull => "room_full",
+            Barred::OtherTokens => "other_tokens",
             Barred::Gate(_) => "not_admitted",
         };
         Problem::new(status_of(&barred), code, barred.to_string())

@@ -127,7 +127,7 @@ pub(crate) fn status_of(barred: &Barred) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Barred::AddressFull => StatusCode::TOO_MANY_REQUESTS,
-        Barred::RoomFull | Barred::Gate(_) => StatusCode::FORBIDDEN,
+        Barred::RoomFull | Barred::OtherTokens | Barred::Gate(_) => StatusCode::FORBIDDEN,
     }
 }
 
@@ -174,7 +174,7 @@ impl IntoResponse for Rejection {
 }
 
 /// The token of a request, from its header or its address.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -351,6 +351,7 @@ pub(crate) fn newcomer(hub: &Hub, claims: &Claims) -> Newcomer {
         offer: None,
         hears_others: true,
         view: None,
+        conference: claims.conference.clone().map(Arc::new),
     }
 }
 

@@ -1,15 +1,19 @@
-//! Access tokens: LiveKit's JSON Web Tokens, signed with HS256 by an API key's secret.
+//! Access tokens: LiveKit's JSON Web Tokens, signed with HS256 by an API key's secret, or for conferences
+//! that spread over a deployment's nodes with EdDSA by the deployment's key, which every node knows.
 //!
-//! The algorithm is pinned: a token that names another one is refused before its signature is
-//! looked at.
+//! The algorithm is pinned, and with it the key: a token that names another one is refused before its
+//! signature is looked at.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use livekit_protocol as proto;
 use serde::{Deserialize, Serialize};
+
+use crate::cascade::{ConferenceId, NodeId, OrganisationId};
 
 /// How far two clocks may be apart. Longer lets a hall with a wrong clock in; shorter lets an
 /// expired token die sooner.
@@ -72,6 +76,23 @@ pub struct Claims {
     pub kind: String,
     /// What it allows.
     pub video: VideoGrant,
+    /// That the room is a conference that spreads over a deployment's nodes. Only a token of the deployment
+    /// may say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conference: Option<ConferenceGrant>,
+}
+
+/// Who somebody is in a conference of the tree, whose id is the room's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConferenceGrant {
+    /// The node that holds the conference.
+    pub root: NodeId,
+    /// The participant's organisation.
+    pub organisation: OrganisationId,
+    /// The node at the top of the branch of which it is a chair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chair_of: Option<NodeId>,
 }
 
 /// What a token allows in rooms.
@@ -156,25 +177,39 @@ impl VideoGrant {
     }
 }
 
-/// The API keys and their secrets.
+/// The issuer of a deployment's tokens.
+pub const DEPLOYMENT: &str = "deployment";
+
+/// The API keys and their secrets, and the public key of the deployment that this node is of.
 #[derive(Clone, Default)]
-pub struct KeyRing(HashMap<String, String>);
+pub struct KeyRing {
+    secrets: HashMap<String, String>,
+    deployment: Arc<OnceLock<Vec<u8>>>,
+}
 
 impl std::fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
+        f.debug_list().entries(self.secrets.keys()).finish()
     }
 }
 
 impl KeyRing {
     /// Key and secret pairs.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> KeyRing {
-        KeyRing(pairs.into_iter().collect())
+        KeyRing {
+            secrets: pairs.into_iter().collect(),
+            deployment: Arc::default(),
+        }
     }
 
     /// Whether there is no key.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.secrets.is_empty()
+    }
+
+    /// From now on tokens of the deployment hold, which are signed by this Ed25519 key (RFC 8032).
+    pub fn trust_deployment(&self, key: &[u8; 32]) {
+        let _ = self.deployment.set(key.to_vec());
     }
 
     /// Checks a token's algorithm, signature and times at `now`.
@@ -186,30 +221,41 @@ impl KeyRing {
             return Err(TokenError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        if header.alg != Algorithm::HS256 {
-            return Err(TokenError::Malformed);
-        }
-        // The issuer is read before the signature only to find the secret.
-        let payload = token.split('.').nth(1).ok_or(TokenError::Malformed)?;
-        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .decode(payload)
-            .map_err(|_| TokenError::Malformed)?;
-        let unverified: Claims =
-            serde_json::from_slice(&payload).map_err(|_| TokenError::Malformed)?;
-        let secret = self.0.get(&unverified.iss).ok_or(TokenError::UnknownKey)?;
-        let mut validation = Validation::new(Algorithm::HS256);
+        let key = match header.alg {
+            Algorithm::HS256 => {
+                // The issuer is read before the signature only to find the secret.
+                let payload = token.split('.').nth(1).ok_or(TokenError::Malformed)?;
+                let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD
+                    .decode(payload)
+                    .map_err(|_| TokenError::Malformed)?;
+                let unverified: Claims =
+                    serde_json::from_slice(&payload).map_err(|_| TokenError::Malformed)?;
+                let secret = self.secrets.get(&unverified.iss);
+                DecodingKey::from_secret(secret.ok_or(TokenError::UnknownKey)?.as_bytes())
+            }
+            Algorithm::EdDSA => {
+                DecodingKey::from_ed_der(self.deployment.get().ok_or(TokenError::UnknownKey)?)
+            }
+            _ => return Err(TokenError::Malformed),
+        };
+        let mut validation = Validation::new(header.alg);
         validation.set_required_spec_claims(&["exp", "iss"]);
         validation.validate_aud = false;
         // The times are compared below, with the caller's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        let key = DecodingKey::from_secret(secret.as_bytes());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        let mut claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::InvalidSignature => TokenError::BadSignature,
                 _ => TokenError::Malformed,
             })?
             .claims;
+        match header.alg {
+            // An API key is one node's.
+            Algorithm::HS256 => claims.conference = None,
+            // What is signed for a deployment is for conferences of its own.
+            _ => claims.require_conference()?,
+        }
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if now > claims.exp.saturating_add(CLOCK_SKEW.as_secs()) {
             return Err(TokenError::Expired);
@@ -225,14 +271,39 @@ impl KeyRing {
 
     /// Signs claims with the secret of the key in `claims.iss`.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
-        let secret = self.0.get(&claims.iss).ok_or(TokenError::UnknownKey)?;
+        let secret = self.secrets.get(&claims.iss);
+        let secret = secret.ok_or(TokenError::UnknownKey)?;
         let key = EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)
             .map_err(|_| TokenError::Malformed)
     }
 }
 
+/// Signs claims for conferences of a deployment with its key, an Ed25519 key as PKCS #8.
+pub fn sign_for_deployment(claims: &Claims, key: &[u8]) -> Result<String, TokenError> {
+    claims.require_conference()?;
+    let key = EncodingKey::from_ed_der(key);
+    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), claims, &key)
+        .map_err(|_| TokenError::Malformed)
+}
+
 impl Claims {
+    /// A grant for one conference of the deployment, and for nothing else.
+    fn require_conference(&self) -> Result<(), TokenError> {
+        let room = &self.video.room;
+        let id = room.parse::<ConferenceId>().ok();
+        let is_written_so = |id: &ConferenceId| id.to_string() == *room;
+        let may_more = self.video.room_create || self.video.room_list || self.video.room_admin;
+        if self.iss != DEPLOYMENT
+            || self.conference.is_none()
+            || may_more
+            || !id.is_some_and(|id| id != ConferenceId::TOPOLOGY && is_written_so(&id))
+        {
+            return Err(TokenError::NotGranted("a conference of the deployment"));
+        }
+        Ok(())
+    }
+
     /// The grant to join: identity, room and `roomJoin` must be there.
     pub fn require_join(&self) -> Result<(), TokenError> {
         if !self.video.room_join || self.video.room.is_empty() {
@@ -301,6 +372,64 @@ mod tests {
         let token = ring().sign(&claims()).unwrap();
         assert_eq!(ring().verify(&token, at(6_000)), Ok(claims()));
         claims().require_join().unwrap();
+    }
+
+    #[test]
+    fn an_api_key_is_for_no_conference_and_the_deployments_for_nothing_else() {
+        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+        let grant = ConferenceGrant {
+            root: NodeId(1),
+            organisation: OrganisationId(2),
+            chair_of: Some(NodeId(1)),
+        };
+        let of_key = Claims {
+            conference: Some(grant.clone()),
+            ..claims()
+        };
+        let token = ring().sign(&of_key).unwrap();
+        assert_eq!(ring().verify(&token, at(6_000)), Ok(claims()));
+
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let key = pair.to_pkcs8().unwrap();
+        let mut of_deployment = Claims {
+            iss: DEPLOYMENT.into(),
+            ..of_key
+        };
+        of_deployment.video.room = ConferenceId(7).to_string();
+        let token = sign_for_deployment(&of_deployment, key.as_ref()).unwrap();
+        let keys = ring();
+        assert_eq!(
+            keys.verify(&token, at(6_000)),
+            Err(TokenError::UnknownKey),
+            "a server that is no node"
+        );
+        let public = pair.public_key().as_ref().try_into().unwrap();
+        keys.trust_deployment(&public);
+        assert_eq!(keys.verify(&token, at(6_000)), Ok(of_deployment.clone()));
+        assert_eq!(keys.verify(&token, at(10_301)), Err(TokenError::Expired));
+        let stolen = Claims {
+            sub: "eve".into(),
+            ..of_deployment.clone()
+        };
+        let other = Ed25519KeyPair::generate().unwrap().to_pkcs8().unwrap();
+        let forged = sign_for_deployment(&stolen, other.as_ref()).unwrap();
+        assert_eq!(
+            keys.verify(&forged, at(6_000)),
+            Err(TokenError::BadSignature)
+        );
+        let wrong: [fn(&mut Claims); 4] = [
+            |one| one.conference = None,
+            |one| one.video.room = "r".into(),
+            |one| one.video.room = ConferenceId::TOPOLOGY.to_string(),
+            |one| one.video.room_admin = true,
+        ];
+        for (at, spoil) in wrong.into_iter().enumerate() {
+            let mut claims = of_deployment.clone();
+            spoil(&mut claims);
+            let signed = sign_for_deployment(&claims, key.as_ref());
+            assert!(matches!(signed, Err(TokenError::NotGranted(_))), "{at}");
+        }
     }
 
     #[test]

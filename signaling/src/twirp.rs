@@ -87,7 +87,7 @@ impl From<Barred> for TwirpError {
         let code = match barred {
             Barred::Draining | Barred::Overloaded => "unavailable",
             Barred::ServerFull | Barred::RoomFull | Barred::AddressFull => "resource_exhausted",
-            Barred::Gate(_) => "permission_denied",
+            Barred::OtherTokens | Barred::Gate(_) => "permission_denied",
         };
         TwirpError(code, barred.to_string())
     }

@@ -124,7 +124,7 @@ impl Server {
             guesses: Guesses::default(),
             trusted_proxies: Vec::new(),
         };
-        let app = crate::serve::app(Arc::new(door), &api, false);
+        let app = crate::serve::app(Arc::new(door), &api, None, false);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let service = app.into_make_service_with_connect_info::<SocketAddr>();

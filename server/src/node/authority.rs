@@ -15,6 +15,8 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use signaling::cascade::ConferenceId;
+use signaling::token::{Claims, ConferenceGrant, DEPLOYMENT, VideoGrant, sign_for_deployment};
 use time::{Duration, OffsetDateTime};
 
 use super::certificate::{Certificate, HOSTS_BOUND, NODE_DOMAIN, Subject, is_host, node_host};
@@ -147,6 +149,26 @@ impl Authority {
         params.serial_number = Some(new_serial());
         let certificate = params.signed_by(&request.public_key, &self.issuer)?;
         Ok(Certificate::read(certificate.der())?)
+    }
+
+    /// Makes a token for a conference of the deployment of these claims.
+    pub(crate) fn sign_token(
+        &self,
+        conference: ConferenceId,
+        grant: ConferenceGrant,
+        claims: Claims,
+    ) -> anyhow::Result<String> {
+        let claims = Claims {
+            iss: DEPLOYMENT.to_owned(),
+            video: VideoGrant {
+                room: conference.to_string(),
+                ..claims.video
+            },
+            conference: Some(grant),
+            ..claims
+        };
+        let key = self.issuer.key().serialize_der();
+        Ok(sign_for_deployment(&claims, &key)?)
     }
 
     /// A signed list of the serial numbers that are revoked, with when, in seconds since 1970, as PEM.

@@ -90,6 +90,15 @@ pub(crate) struct Certificate {
     der: CertificateDer<'static>,
 }
 
+/// The Ed25519 key in the certificate of a deployment's authority.
+pub(crate) fn authority_key(authority: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let (_, read) = x509_parser::parse_x509_certificate(authority).ok()?;
+    let key = read.public_key();
+    let is_ed25519 = key.algorithm.algorithm == OID_SIG_ED25519;
+    let key = key.subject_public_key.data.as_ref().try_into().ok();
+    key.filter(|_| is_ed25519)
+}
+
 impl Certificate {
     /// Reads the DER form.
     pub(crate) fn read(der: &[u8]) -> Result<Certificate, CertificateError> {

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use signaling::cascade::{Level, NodeId, OrganisationId};
+use signaling::cascade::{ConferenceId, Level, NodeId, OrganisationId};
+use signaling::token::{Claims, ConferenceGrant};
 
+use super::authority::Authority;
 use super::certificate::Certificate;
+use super::credentials::Credentials;
 use super::nats::{self, CLIENT_PORT, LEAF_PORT, ServerConfig};
 use super::registrar::{self, INVITATION_BOUND};
 use super::settings::split_address;
@@ -73,6 +76,33 @@ pub(crate) enum NatsCommand {
         #[arg(long)]
         parent: Option<String>,
     },
+}
+
+/// Whom a token lets into which conference.
+pub(crate) struct Grant {
+    pub(crate) conference: ConferenceId,
+    pub(crate) organisation: OrganisationId,
+    /// The node that holds it; this one if not said.
+    pub(crate) root: Option<NodeId>,
+    pub(crate) chair_of: Option<NodeId>,
+}
+
+/// Signs a token with the deployment's key, where that is held.
+pub(crate) fn sign_token(config: &Config, grant: Grant, claims: Claims) -> anyhow::Result<String> {
+    let folder = super::folder(&config.data_dir);
+    let Some(authority) = Authority::open(&folder)? else {
+        bail!(
+            "this server does not hold a deployment's authority: make tokens for conferences at the node \
+             without a parent"
+        );
+    };
+    let own = Credentials::open(&folder)?.context("the node's own certificate is not there")?;
+    let conference = ConferenceGrant {
+        root: grant.root.unwrap_or(own.certificate().node()),
+        organisation: grant.organisation,
+        chair_of: grant.chair_of,
+    };
+    authority.sign_token(grant.conference, conference, claims)
 }
 
 fn load(settings: &Settings) -> anyhow::Result<Config> {

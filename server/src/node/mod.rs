@@ -7,6 +7,8 @@
 //!   (`client`, `listener`).
 //! - `bus` carries messages inside one process, `nats` between processes.
 //! - `runtime` runs the control core (`signaling::cascade`) on them.
+//! - `lines` are the media lines to neighbours, `tracks` what crosses them, and `branch` joins core, lines
+//!   and rooms. `roster` shows who is in a conference and takes what chairs do.
 //!
 //! Invariants:
 //! - A private key never leaves the machine on which it was made.
@@ -14,19 +16,23 @@
 //! - Only children connect: a node needs to reach its parent, and nobody needs to reach a child.
 
 pub(crate) mod authority;
+pub(crate) mod branch;
 pub(crate) mod bus;
 pub(crate) mod certificate;
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod credentials;
+pub(crate) mod lines;
 pub(crate) mod listener;
 pub(crate) mod nats;
 pub(crate) mod registrar;
+pub(crate) mod roster;
 pub(crate) mod runtime;
 pub(crate) mod settings;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tracks;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use signaling::Hub;
 use signaling::cascade::{NodeConfig, NodeId, Output};
 use signaling::log_limit::LogLimit;
 use time::OffsetDateTime;
@@ -143,10 +150,25 @@ fn check_place(settings: &Settings, credentials: &Credentials) -> anyhow::Result
 pub(crate) struct Running {
     /// Its control core.
     pub(crate) cascade: Cascade,
+    node: NodeId,
+    around: branch::Around,
+    /// With which the deployment's tokens are checked.
+    key: [u8; 32],
     /// Where nodes below reach it, if they do.
     #[cfg(test)]
     pub(crate) listens: Option<std::net::SocketAddr>,
     tasks: Vec<AbortHandle>,
+}
+
+impl Running {
+    /// Joins the node to the media core and the rooms of a hub, which from now on lets in with the
+    /// deployment's tokens.
+    pub(crate) fn join(&mut self, hub: Arc<Hub>, outputs: mpsc::Receiver<Output>) {
+        hub.keys().trust_deployment(&self.key);
+        let (around, cascade) = (self.around.clone(), self.cascade.clone());
+        let task = branch::start(self.node, around, hub, cascade, outputs);
+        self.tasks.push(task);
+    }
 }
 
 impl Drop for Running {
@@ -192,10 +214,16 @@ pub(crate) async fn start(
     let store = registrar.store.clone();
     let (sender, inbox) = mpsc::channel(INBOX_BOUND);
     let bus = start_bus(settings, &credentials, exchange, &sender);
+    let key = certificate::authority_key(credentials.authority());
+    let key = key.context("the authority's certificate has another key than Ed25519")?;
+    let around = branch::Around {
+        above: subject.parent.into_iter().chain(settings.second).collect(),
+        siblings: settings.siblings.clone(),
+    };
     let config = NodeConfig {
         place: subject.place,
-        ways: subject.parent.into_iter().chain(settings.second).collect(),
-        siblings: settings.siblings.clone(),
+        ways: around.above.clone(),
+        siblings: around.siblings.clone(),
         incarnation: store.start().await?,
         logs: store.logs().await?,
     };
@@ -225,6 +253,9 @@ pub(crate) async fn start(
     );
     let running = Running {
         cascade,
+        node: subject.place.node,
+        around,
+        key,
         #[cfg(test)]
         listens,
         tasks,

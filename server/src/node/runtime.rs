@@ -258,6 +258,19 @@ impl Runner {
                     self.line_changed(neighbour, cause);
                     others.push(Output::Line { neighbour, cause });
                 }
+                Output::Neighbour {
+                    neighbour,
+                    is_there,
+                } => {
+                    if !is_there {
+                        self.up.remove(&neighbour);
+                        self.count_lines();
+                    }
+                    others.push(Output::Neighbour {
+                        neighbour,
+                        is_there,
+                    });
+                }
                 other => others.push(other),
             }
         }
@@ -298,6 +311,10 @@ impl Runner {
                 );
             }
         }
+        self.count_lines();
+    }
+
+    fn count_lines(&self) {
         self.lines_up.store(self.up.len() as u64, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,7 @@
 //! Whole deployments in one process, over real HTTPS, and over real NATS servers where it says so.
 
+mod tree;
+
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;

@@ -52,6 +52,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// A connection with nothing accepted for this long is silent. Browsers check every 2.5 s or less.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
 
+/// The same on a line between nodes, whose ends check each other twice a second: a branch must know within
+/// three seconds that it is cut off.
+const RELAY_SILENT_AFTER: Duration = Duration::from_millis(2000);
+
 /// A silent connection is given up after this long. Long enough for a lift or a change of network.
 const CLOSE_AFTER: Duration = Duration::from_secs(60);
 
@@ -687,13 +691,13 @@ impl Shard {
         for peer in self.peers.values_mut() {
             let quiet = now.saturating_duration_since(peer.heard);
             if peer.is_connected {
-                let patience = match peer.role {
-                    Role::Relay(_) => CLOSE_RELAY_AFTER,
-                    _ => CLOSE_AFTER,
+                let (silence, patience) = match peer.role {
+                    Role::Relay(_) => (RELAY_SILENT_AFTER, CLOSE_RELAY_AFTER),
+                    _ => (SILENT_AFTER, CLOSE_AFTER),
                 };
                 if quiet > patience {
                     lost.push((peer.id, "nothing came from the client for too long"));
-                } else if quiet > SILENT_AFTER && !peer.is_silent {
+                } else if quiet > silence && !peer.is_silent {
                     peer.is_silent = true;
                     self.events.push_back(Event::Silent {
                         connection: peer.id,

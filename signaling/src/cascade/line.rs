@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::identity::{Incarnation, NodeId, Time};
-use super::message::{HOPS_BOUND, Heartbeat, Hop, LineState, PROTOCOL, PROTOCOL_OLDEST};
+use super::message::{HOPS_BOUND, Heartbeat, Hop, LineState, MediaLine, PROTOCOL, PROTOCOL_OLDEST};
 use super::rule::Rule;
 
 /// How often each end of a line says that it is there. Shorter notices a loss with fewer mistakes on
@@ -69,6 +69,9 @@ pub struct Line {
     pub(crate) incarnation: Option<Incarnation>,
     /// The other end's way up, itself first.
     pub(crate) path: Arc<[Hop]>,
+    /// Our end of the media line, and the other one as it was last told.
+    pub(crate) media: Option<MediaLine>,
+    pub(crate) media_told: Option<MediaLine>,
     /// The number of the last envelope of the other end that may be lost.
     pub(crate) number_heard: u64,
     /// The number of the last envelope that was sent.
@@ -87,6 +90,8 @@ impl Line {
             media_heard: None,
             incarnation: None,
             path: Arc::new([]),
+            media: None,
+            media_told: None,
             number_heard: 0,
             number_sent: 0,
             next_heartbeat: now,
@@ -121,6 +126,12 @@ impl Line {
 
     pub(crate) fn heard_media(&mut self, now: Time) {
         self.media_heard = Some(now);
+    }
+
+    /// It is known that no media comes any more.
+    pub(crate) fn lost_media(&mut self, now: Time) -> Option<Change> {
+        self.media_heard = None;
+        self.look(now)
     }
 
     fn hears_media(&self, now: Time) -> bool {
@@ -244,6 +255,7 @@ mod tests {
             state: line.state(),
             path: Arc::new([]),
             totals: Vec::new(),
+            media: None,
         }
     }
 

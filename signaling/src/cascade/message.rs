@@ -35,7 +35,7 @@ pub(crate) const ITEMS_BOUND: usize = 40 * 1024;
 pub(crate) const CHAT_BOUND: usize = 15 * 1024;
 
 /// Tracks of one participant: a microphone, a camera, a screen with its sound, and as many again.
-pub(crate) const TRACKS_BOUND: usize = 8;
+pub const TRACKS_BOUND: usize = 8;
 
 /// The longest way through the tree. There are five levels; a second way or a sibling adds to it.
 pub(crate) const HOPS_BOUND: usize = 12;
@@ -54,6 +54,14 @@ pub struct TrackInfo {
     pub number: u16,
     /// What it is of.
     pub source: Source,
+    /// Of a picture the width and height of each layer that there is, the smallest first; 0 where there is
+    /// none, or it is not known.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub sizes: [(u16, u16); 3],
+}
+
+fn is_unknown(sizes: &[(u16, u16); 3]) -> bool {
+    *sizes == [(0, 0); 3]
 }
 
 /// What may be taken from a participant and given back. Closing wins.
@@ -370,7 +378,7 @@ impl Item {
         fn participant(one: &Participant) -> usize {
             let texts = text(&one.identity.0) + text(&one.name);
             let rights = one.rights.microphone.size() + one.rights.publish.size();
-            350 + texts + SESSION * 2 + ID * 2 + rights + one.tracks.len() * 48
+            350 + texts + SESSION * 2 + ID * 2 + rights + one.tracks.len() * 110
         }
         fn act(act: &Act) -> usize {
             let deed = match &act.deed {
@@ -532,6 +540,28 @@ pub struct Heartbeat {
     pub path: Arc<[Hop]>,
     /// To a child: how many there are in conferences that it takes part in.
     pub totals: Vec<(ConferenceId, u32)>,
+    /// The sender's end of the media line to the receiver, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaLine>,
+}
+
+/// One end of the media line between two nodes. The lower end begins a line, under a new number each
+/// time; the upper end says the number of the one that it has taken up. So each knows in a moment when
+/// the other has lost it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaLine {
+    /// Counts the lines that the lower end's incarnation has begun.
+    pub number: u32,
+    /// What the other end must know of this one, until the line is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<sfu::RelayEnd>,
+}
+
+impl MediaLine {
+    /// Whether an engine may be given what it says.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.end.as_ref().is_none_or(sfu::RelayEnd::is_sound)
+    }
 }
 
 /// How loud somebody is.
@@ -589,7 +619,15 @@ impl Message {
     /// About how many bytes it takes on a line.
     pub fn size(&self) -> usize {
         match self {
-            Message::Heartbeat(beat) => 200 + beat.path.len() * 64 + beat.totals.len() * 48,
+            Message::Heartbeat(beat) => {
+                let end = beat.media.as_ref().map_or(0, |media| {
+                    30 + media.end.as_ref().map_or(0, |end| {
+                        let texts = end.user.len() + end.password.len() + end.fingerprint.len();
+                        60 + texts + end.addresses.len() * 50
+                    })
+                });
+                200 + beat.path.len() * 64 + beat.totals.len() * 48 + end
+            }
             Message::Batch(batch) => batch.size(),
             Message::Acknowledge { .. } | Message::Unknown { .. } => 200,
             Message::Loudness { voices, .. } => {
@@ -651,6 +689,7 @@ mod tests {
         let tracks = (0..TRACKS_BOUND as u16).map(|number| TrackInfo {
             number: u16::MAX - number,
             source: Source::ScreenSound,
+            sizes: [(u16::MAX, u16::MAX); 3],
         });
         let node = NodeId(u128::MAX);
         let participant = Arc::new(Participant {

@@ -48,8 +48,8 @@ pub use identity::{
 pub use line::{Cause, HEARTBEAT_INTERVAL, LOST_AFTER, Line};
 pub use message::{
     Act, ActId, Announcement, Batch, Deed, Envelope, HEARD_BOUND, Heartbeat, Hop, Item, LineState,
-    LogEntry, MESSAGE_BOUND, Message, PROTOCOL, PROTOCOL_OLDEST, Participant, Rights, STAGE_BOUND,
-    Speakers, TrackInfo, Voice,
+    LogEntry, MESSAGE_BOUND, MediaLine, Message, PROTOCOL, PROTOCOL_OLDEST, Participant, Rights,
+    STAGE_BOUND, Speakers, TRACKS_BOUND, TrackInfo, Voice,
 };
 pub use node::{Event, Node, NodeConfig, Output, Refusal, Why};
 pub use register::Register;

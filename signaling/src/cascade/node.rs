@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,8 @@ use super::identity::{
 use super::line::{Cause, Change, Line};
 use super::message::{
     ActId, Announcement, Batch, Deed, Direction, Envelope, HOPS_BOUND, Heartbeat, Hop, Item, Key,
-    LogEntry, Message, PROTOCOL, PROTOCOL_OLDEST, Participant, Rights, Speakers, TrackInfo,
+    LogEntry, MediaLine, Message, PROTOCOL, PROTOCOL_OLDEST, Participant, Rights, Speakers,
+    TrackInfo,
 };
 use super::rule::Rule;
 use super::seal::Seal;
@@ -59,6 +61,8 @@ pub enum Refusal {
     TooMuch,
     /// Whoever does it may not.
     NotAllowed,
+    /// Its end of the media line can't be one.
+    Media,
     /// An announcement that does not hold, for this reason.
     Announcement(&'static str),
 }
@@ -160,6 +164,22 @@ pub enum Output {
         /// Why it is down; `None`: it is up.
         cause: Option<Cause>,
     },
+    /// There is a line to this neighbour now, or none any more.
+    Neighbour {
+        /// To whom.
+        neighbour: NodeId,
+        /// Whether there is one.
+        is_there: bool,
+    },
+    /// What a neighbour says of its end of the media line has changed.
+    Media {
+        /// Who says it.
+        neighbour: NodeId,
+        /// Of the neighbour.
+        incarnation: Incarnation,
+        /// What it says.
+        media: Option<MediaLine>,
+    },
     /// To be kept in the node's file before anybody is told more.
     Log {
         /// In which conference.
@@ -184,6 +204,8 @@ pub(crate) enum Out {
     AskKeyframe(ConferenceId, TrackId, Quality),
     Event(ConferenceId, Event),
     Line(NodeId, Option<Cause>),
+    Neighbour(NodeId, bool),
+    Media(NodeId, Incarnation, Option<MediaLine>),
     Log(ConferenceId, Arc<LogEntry>),
     Refused(NodeId, Refusal),
 }
@@ -336,14 +358,16 @@ impl Node {
 
     /// Takes up a line to an enrolled neighbour.
     pub fn add_line(&mut self, moment: Moment, neighbour: NodeId) {
-        self.lines
-            .entry(neighbour)
-            .or_insert_with(|| Line::new(moment.now));
+        if let Entry::Vacant(line) = self.lines.entry(neighbour) {
+            line.insert(Line::new(moment.now));
+            self.out.push_back(Out::Neighbour(neighbour, true));
+        }
     }
 
     /// A neighbour was revoked: from now on nothing of it is taken, and nothing that it said stays.
     pub fn remove_line(&mut self, moment: Moment, neighbour: NodeId) {
         if self.lines.remove(&neighbour).is_some() {
+            self.out.push_back(Out::Neighbour(neighbour, false));
             self.topology_lost(neighbour);
             self.choose_way(moment);
             for id in self.conference_ids() {
@@ -516,6 +540,11 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// The neighbour from which a track of another node comes, if one is known now.
+    pub fn source(&mut self, moment: Moment, id: ConferenceId, track: TrackId) -> Option<NodeId> {
+        self.within(moment, id, |one, ctx| one.source(ctx, track))?
+    }
+
     // What it is told.
 
     /// Does something with a conference that is there.
@@ -679,6 +708,18 @@ impl Node {
         })
     }
 
+    /// What all clients here together want of a track of another node, where whoever joins them to the
+    /// core knows better than each of them; or no longer.
+    pub fn want_here(
+        &mut self,
+        moment: Moment,
+        id: ConferenceId,
+        track: TrackId,
+        quality: Option<Quality>,
+    ) {
+        self.with(moment, id, |one, ctx| one.want_here(ctx, track, quality));
+    }
+
     /// A client needs a keyframe.
     pub fn ask_keyframe(
         &mut self,
@@ -707,6 +748,28 @@ impl Node {
     pub fn heard_media(&mut self, moment: Moment, from: NodeId) {
         if let Some(line) = self.lines.get_mut(&from) {
             line.heard_media(moment.now);
+        }
+    }
+
+    /// A line's media connection is silent or gone: that need not be waited for.
+    pub fn lost_media(&mut self, moment: Moment, from: NodeId) {
+        let change = self
+            .lines
+            .get_mut(&from)
+            .and_then(|line| line.lost_media(moment.now));
+        if let Some(change) = change {
+            self.line_changed(moment, from, change);
+        }
+    }
+
+    /// From now on a neighbour is told this of our end of the media line, at once.
+    pub fn say_media(&mut self, moment: Moment, to: NodeId, media: Option<MediaLine>) {
+        if let Some(line) = self.lines.get_mut(&to)
+            && line.media != media
+        {
+            line.media = media;
+            line.hasten(moment.now);
+            self.beat(moment);
         }
     }
 
@@ -747,6 +810,10 @@ impl Node {
             // A batch has a sequence of its own; of all else only news counts.
             self.out.push_back(Out::Refused(from, Refusal::Stale));
             return;
+        }
+        if is_new && line.media_told.take().is_some() {
+            // What it was before has lost its media line with everything else.
+            self.out.push_back(Out::Media(from, incarnation, None));
         }
         let change = line.heard(now, incarnation);
         line.number_heard = line.number_heard.max(number);
@@ -816,6 +883,18 @@ impl Node {
             return;
         };
         let path = line.path.clone();
+        match &beat.media {
+            Some(media) if !media.is_sound() => {
+                self.out.push_back(Out::Refused(from, Refusal::Media));
+            }
+            media if *media != line.media_told => {
+                line.media_told.clone_from(media);
+                let incarnation = line.incarnation.unwrap_or_default();
+                self.out
+                    .push_back(Out::Media(from, incarnation, media.clone()));
+            }
+            _ => {}
+        }
         let change = line.heartbeat(moment.now, beat, knows_us);
         let is_moved = *path != *line.path;
         if let Some(change) = change {
@@ -1245,6 +1324,7 @@ impl Node {
                 state: line.state(),
                 path: self.topology.path.clone(),
                 totals: totals.collect(),
+                media: line.media.clone(),
             };
             self.out
                 .push_back(Out::Send(*node, Message::Heartbeat(Box::new(beat))));
@@ -1287,6 +1367,15 @@ impl Node {
                 },
                 Out::Event(conference, event) => Output::Event { conference, event },
                 Out::Line(neighbour, cause) => Output::Line { neighbour, cause },
+                Out::Neighbour(neighbour, is_there) => Output::Neighbour {
+                    neighbour,
+                    is_there,
+                },
+                Out::Media(neighbour, incarnation, media) => Output::Media {
+                    neighbour,
+                    incarnation,
+                    media,
+                },
                 Out::Log(conference, entry) => Output::Log { conference, entry },
                 Out::Refused(from, why) => Output::Refused { from, why },
             });

@@ -54,7 +54,11 @@ fn join(world: &mut World, at: usize, name: &str, chair_of: Option<usize>) -> Se
         chair_of: chair_of.map(node_id),
     };
     let session = world.join(at, MAIN, newcomer).expect("the node runs");
-    let track = |number, source| TrackInfo { number, source };
+    let track = |number, source| TrackInfo {
+        number,
+        source,
+        sizes: Default::default(),
+    };
     let tracks = vec![track(1, Source::Microphone), track(2, Source::Camera)];
     world.at(at, |node, moment| {
         node.set_tracks(moment, MAIN, session, tracks)
@@ -751,4 +755,39 @@ fn a_node_that_speaks_for_others_is_not_believed() {
     assert!(!people(&world, COUNTY).contains("forged"));
     assert!(!stage(&world, PROVINCE).contains(&"forged".to_owned()));
     assert!(!world.node(COUNTY).unwrap().is_ended(MAIN));
+}
+
+#[test]
+fn an_end_of_a_media_line_is_heard_once_and_not_at_all_if_it_cannot_be_one() {
+    let mut world = five_levels();
+    let say = |world: &mut World, number, user: &str| {
+        let end = sfu::RelayEnd {
+            user: user.into(),
+            password: "p".repeat(24),
+            fingerprint: "sha-256 00".into(),
+            addresses: Vec::new(),
+        };
+        let media = MediaLine {
+            number,
+            end: Some(end),
+        };
+        world.at(CITY, |node, moment| {
+            node.say_media(moment, node_id(PROVINCE), Some(media));
+        });
+        after(world, 2000);
+        let heard = world.media.iter();
+        heard
+            .map(|(by, of, media)| (*by, *of, media.as_ref().map(|media| media.number)))
+            .collect::<Vec<_>>()
+    };
+    let told = (PROVINCE, CITY, Some(1));
+    assert_eq!(say(&mut world, 1, "user"), [told]);
+    assert_eq!(say(&mut world, 2, "not\r\nan end"), [told]);
+    // A restart loses it.
+    world.kill(CITY);
+    after(&mut world, 500);
+    world.start(CITY);
+    after(&mut world, 2000);
+    let last = world.media.last();
+    assert_eq!(last, Some(&(PROVINCE, CITY, None)));
 }

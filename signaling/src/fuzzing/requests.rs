@@ -143,6 +143,7 @@ impl World {
             offer: request.publisher_offer,
             hears_others: person != 3,
             view: (person == 3).then(view),
+            conference: None,
         };
         if person < self.sessions.len() {
             self.sessions[person] = session;
@@ -185,6 +186,7 @@ impl World {
                     assert!(self.open.remove(&session), "closed once");
                 }
                 Effect::Media(command) => self.commanded(command),
+                Effect::Tree(_) => {}
             }
         }
         assert!(self.room.participant_count() <= PEOPLE);

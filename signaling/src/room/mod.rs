@@ -23,6 +23,7 @@ pub mod speakers;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -40,6 +41,7 @@ use sfu::{Command, ConnectionId, Event, Role, TrackId};
 
 use crate::budget::Budget;
 use crate::log_limit::LogLimit;
+use crate::token::ConferenceGrant;
 
 pub use backup::REGRESSION_BELOW;
 pub use data::DATA_BOUND;
@@ -176,6 +178,8 @@ pub enum Effect {
     },
     /// Tell the media core.
     Media(Command),
+    /// Tell whoever joins the room to the tree.
+    Tree(tree::News),
 }
 
 /// Why a message ends its session. The text goes to the client.
@@ -269,6 +273,8 @@ pub struct Newcomer {
     pub hears_others: bool,
     /// A player's m-lines: it only receives, over one connection, and what they show.
     pub view: Option<Vec<ViewPlace>>,
+    /// Who it is in a conference of the tree.
+    pub conference: Option<Arc<ConferenceGrant>>,
 }
 
 #[derive(Clone, Debug)]
@@ -330,9 +336,66 @@ pub struct Participant {
     is_in_news: bool,
     /// The newest number when it was told the whole roster.
     told_at: u32,
+    /// It is at another node, and has no connection here.
+    is_elsewhere: bool,
+    /// It is here, and the tree is told of it.
+    is_of_tree: bool,
+    /// Whether its token lets it publish, whatever was taken from it since.
+    is_publishing_granted: bool,
 }
 
 impl Participant {
+    /// Somebody who has nothing yet but its connections.
+    fn new(
+        key: ParticipantKey,
+        info: proto::ParticipantInfo,
+        publisher: ConnectionId,
+        subscriber: ConnectionId,
+        now: Instant,
+    ) -> Participant {
+        Participant {
+            key,
+            is_publishing_granted: info.permission.as_ref().is_some_and(|p| p.can_publish),
+            info,
+            session: None,
+            lost_since: None,
+            joined: now,
+            is_single: true,
+            is_auto_subscribe: false,
+            is_adaptive: false,
+            publisher,
+            subscriber,
+            is_connected: false,
+            is_publisher_connected: false,
+            is_publisher_open: false,
+            media_lost: None,
+            offers_in: VecDeque::new(),
+            offer_out: None,
+            next_offer: 1,
+            tracks: Vec::new(),
+            subscriptions: BTreeMap::new(),
+            wishes: HashMap::new(),
+            settings: HashMap::new(),
+            denied: HashSet::new(),
+            allow: subscribe::Allow::Everybody,
+            line: Line::default(),
+            told_quality: None,
+            news: Budget::new(NEWS_BURST, NEWS_PER_SECOND, now),
+            untold: None,
+            next_allow: None,
+            complained: None,
+            last_reliable: 0,
+            aliases: HashMap::new(),
+            hears_others: false,
+            view: None,
+            entry: None,
+            is_in_news: false,
+            told_at: key.0,
+            is_elsewhere: false,
+            is_of_tree: false,
+        }
+    }
+
     /// What others are told of it, without its tracks.
     pub fn info(&self) -> &proto::ParticipantInfo {
         &self.info
@@ -392,6 +455,8 @@ pub struct Room {
     node: Arc<Node>,
     created: Moment,
     participants: BTreeMap<ParticipantKey, Participant>,
+    /// What it keeps as a conference of the tree, if it is one.
+    tree: Option<tree::Tree>,
     tracks: BTreeMap<TrackId, Track>,
     by_session: HashMap<SessionId, ParticipantKey>,
     by_connection: HashMap<ConnectionId, ParticipantKey>,
@@ -525,6 +590,7 @@ impl Room {
             node,
             created: at,
             participants: BTreeMap::new(),
+            tree: None,
             tracks: BTreeMap::new(),
             by_session: HashMap::new(),
             by_connection: HashMap::new(),
@@ -575,9 +641,20 @@ impl Room {
         &self.settings.name
     }
 
-    /// How many are in it, hidden ones not counted.
+    /// How many are in it here, hidden ones not counted.
     pub fn participant_count(&self) -> usize {
-        self.participants.len() - self.hidden
+        self.participants.len() - self.hidden - self.elsewhere()
+    }
+
+    /// How many of the participants are at other nodes.
+    fn elsewhere(&self) -> usize {
+        self.tree.as_ref().map_or(0, |tree| tree.elsewhere)
+    }
+
+    /// How many clients are told to be in it: of a conference of the tree all, on stage or not.
+    fn told_count(&self) -> usize {
+        let others = self.tree.as_ref().map_or(0, |tree| tree.others as usize);
+        self.participant_count() + others
     }
 
     /// How many tracks are live.
@@ -625,7 +702,7 @@ impl Room {
             creation_time_ms: self.created.unix_ms,
             enabled_codecs: enabled_codecs(),
             metadata: self.settings.metadata.clone(),
-            num_participants: self.participant_count() as u32,
+            num_participants: self.told_count() as u32,
             num_publishers: self
                 .tracks
                 .values()
@@ -747,8 +824,7 @@ impl Room {
             self.log_metadata_refused(&newcomer.identity, "the room has too much metadata");
         }
         let is_view = newcomer.view.is_some();
-        let number = self.next_number();
-        let key = ParticipantKey(number);
+        let key = ParticipantKey(self.next_number());
         let publisher = ConnectionId(self.next_id());
         let subscriber = if newcomer.is_single {
             publisher
@@ -776,44 +852,27 @@ impl Room {
         self.participants.insert(
             key,
             Participant {
-                key,
-                info,
                 session: Some(newcomer.session),
-                lost_since: None,
-                joined: at.now,
                 is_single: newcomer.is_single,
                 is_auto_subscribe: newcomer.is_auto_subscribe,
                 is_adaptive: newcomer.is_adaptive,
-                publisher,
-                subscriber,
-                is_connected: false,
-                is_publisher_connected: false,
                 is_publisher_open: newcomer.is_single,
-                media_lost: None,
-                offers_in: VecDeque::new(),
-                offer_out: None,
-                next_offer: 1,
-                tracks: Vec::new(),
-                subscriptions: BTreeMap::new(),
-                wishes: HashMap::new(),
-                settings: HashMap::new(),
-                denied: HashSet::new(),
-                allow: subscribe::Allow::Everybody,
-                line: Line::default(),
-                told_quality: None,
-                news: Budget::new(NEWS_BURST, NEWS_PER_SECOND, at.now),
-                untold: None,
-                next_allow: None,
-                complained: None,
-                last_reliable: 0,
-                aliases: HashMap::new(),
                 hears_others: newcomer.hears_others,
                 view: newcomer.view.map(view::View::new),
-                entry: None,
-                is_in_news: false,
-                told_at: number,
+                is_of_tree: newcomer.conference.is_some(),
+                ..Participant::new(key, info, publisher, subscriber, at.now)
             },
         );
+        if let Some(grant) = newcomer.conference {
+            let info = &self.participants[&key].info;
+            let (identity, name) = (info.identity.as_str().into(), info.name.as_str().into());
+            self.tell_tree(tree::News::Joined {
+                who: key,
+                identity,
+                name,
+                grant,
+            });
+        }
         self.by_session.insert(newcomer.session, key);
         self.by_connection.insert(publisher, key);
         self.by_connection.insert(subscriber, key);
@@ -1062,9 +1121,10 @@ impl Room {
             self.tell_all(Message::SpeakersChanged(change));
         }
         self.take_off(key, &participant.info, reason);
+        self.left_tree(key, &participant);
         self.look_at_size();
-        if self.participants.is_empty() {
-            self.empty_since = Some(now);
+        if self.participants.len() == self.elsewhere() {
+            self.empty_since.get_or_insert(now);
         }
     }
 
@@ -1390,6 +1450,15 @@ impl Room {
             .ok_or(CallError::NoParticipant)
     }
 
+    /// Somebody here: only their own node changes anything of people elsewhere.
+    fn here_by_identity(&self, identity: &str) -> Result<ParticipantKey, CallError> {
+        let key = self.by_identity(identity)?;
+        let is_elsewhere = self.participants[&key].is_elsewhere;
+        (!is_elsewhere)
+            .then_some(key)
+            .ok_or(CallError::NoParticipant)
+    }
+
     /// Everybody, hidden ones too.
     pub fn list(&self) -> Vec<proto::ParticipantInfo> {
         self.participants
@@ -1406,7 +1475,7 @@ impl Room {
 
     /// Sends a participant out.
     pub fn expel(&mut self, identity: &str, now: Instant) -> Result<(), CallError> {
-        let key = self.by_identity(identity)?;
+        let key = self.here_by_identity(identity)?;
         self.remove(
             key,
             DisconnectReason::ParticipantRemoved,
@@ -1421,7 +1490,7 @@ impl Room {
         &mut self,
         request: proto::UpdateParticipantRequest,
     ) -> Result<proto::ParticipantInfo, CallError> {
-        let key = self.by_identity(&request.identity)?;
+        let key = self.here_by_identity(&request.identity)?;
         self.set_metadata(key, &request.metadata, &request.name, request.attributes)?;
         if let Some(permission) = request.permission {
             self.set_permission(key, permission);
@@ -1567,7 +1636,11 @@ impl Room {
                 encoding,
                 mid,
                 codec,
-            } => self.track_live(track, encoding, mid, codec),
+            } => {
+                if !self.came_from_elsewhere(track, codec) {
+                    self.track_live(track, encoding, mid, codec);
+                }
+            }
             Event::CodecChanged {
                 track,
                 encoding,
@@ -1737,6 +1810,7 @@ impl Room {
             }
         }
         let since = self.now.saturating_duration_since(self.loudness_told);
+        self.tell_loudness(&loudest);
         let with_loudness = !self.roster.is_crowd || since >= LOUDNESS_INTERVAL;
         if with_loudness {
             self.loudness_told = self.now;
@@ -1835,6 +1909,7 @@ impl Room {
         self.tell_untold();
         self.tell_due_news(now);
         self.tick_roster();
+        self.tick_tree();
         if since(self.levels_heard) >= LEVELS_TIME && !self.speakers.is_empty() {
             self.audio_levels(&[]);
         }
@@ -1908,7 +1983,8 @@ impl Room {
         let mut own = Vec::new();
         for participant in self.participants.values_mut() {
             let quality = participant.quality().0 as i32;
-            if !participant.is_connected || participant.told_quality == Some(quality) {
+            let is_known = participant.is_connected && !participant.is_elsewhere;
+            if !is_known || participant.told_quality == Some(quality) {
                 continue;
             }
             if !self.roster.is_announced(participant.key) {

@@ -39,6 +39,20 @@ pub struct Track {
 }
 
 impl Track {
+    /// A track from elsewhere, whose publisher need not be told that somebody has it.
+    pub(super) fn of(
+        owner: ParticipantKey,
+        info: proto::TrackInfo,
+        encodings: Vec<Encoded>,
+    ) -> Track {
+        Track {
+            owner,
+            info,
+            was_subscribed: true,
+            encodings,
+        }
+    }
+
     fn primary(&self) -> &Encoded {
         &self.encodings[Encoding::Primary as usize]
     }
@@ -125,7 +139,7 @@ pub(super) fn layers_of(layers: &[proto::VideoLayer], width: u32, height: u32) -
     found
 }
 
-fn sid_prefix(is_video: bool, source: i32) -> &'static str {
+pub(super) fn sid_prefix(is_video: bool, source: i32) -> &'static str {
     match (
         is_video,
         TrackSource::try_from(source).unwrap_or(TrackSource::Unknown),
@@ -422,7 +436,9 @@ impl Room {
     pub(super) fn drop_track(&mut self, id: TrackId) -> Option<(ParticipantKey, String, bool)> {
         let track = self.tracks.remove(&id)?;
         self.by_track_sid.remove(&track.info.sid);
-        self.media(Command::Unpublish { track: id });
+        if !self.forget_elsewhere(id, track.owner) {
+            self.media(Command::Unpublish { track: id });
+        }
         if let Some(owner) = self.participants.get_mut(&track.owner) {
             owner.tracks.retain(|known| *known != id);
             owner.info.is_publisher = owner
@@ -503,7 +519,7 @@ impl Room {
         sid: &str,
         is_muted: bool,
     ) -> Result<proto::TrackInfo, CallError> {
-        let key = self.by_identity(identity)?;
+        let key = self.here_by_identity(identity)?;
         let id = self.own_track(key, sid).ok_or(CallError::NoTrack)?;
         let was_muted = self.tracks.get(&id).ok_or(CallError::NoTrack)?.info.muted;
         if was_muted && !is_muted {

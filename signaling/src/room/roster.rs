@@ -201,6 +201,7 @@ impl Room {
             return;
         }
         participant.untold = None;
+        self.tell_published(key);
         if self.has_to_be_announced(key) {
             self.put_into_news(key);
         }
@@ -437,7 +438,7 @@ impl Room {
 
     /// Tells all how many there are, now and then, when it changed.
     fn tell_count(&mut self) {
-        let count = self.participant_count();
+        let count = self.told_count();
         if count == self.roster.told_count || self.now < self.roster.count_pause_until {
             return;
         }
@@ -452,7 +453,7 @@ impl Room {
         let message = encode(Message::RoomUpdate(update));
         let pause = pause(self.by_session.len(), message.len());
         self.roster.count_pause_until = self.now + pause.max(COUNT_INTERVAL);
-        self.roster.told_count = self.participant_count();
+        self.roster.told_count = self.told_count();
         self.send_all(&message);
     }
 }

@@ -57,6 +57,10 @@ pub(super) enum Allow {
 }
 
 impl Subscription {
+    pub(super) fn selection(&self) -> Selection {
+        self.selection
+    }
+
     pub(super) fn new(selection: Selection) -> Subscription {
         Subscription {
             selection,
@@ -260,8 +264,10 @@ impl Room {
             subscriber
                 .subscriptions
                 .insert(id, Subscription::new(selection));
+            self.want(id, None, Some(selection));
         } else if !should && is_subscribed {
-            subscriber.subscriptions.remove(&id);
+            let old = subscriber.subscriptions.remove(&id);
+            self.want(id, old.map(|old| old.selection), None);
         }
         if is_denied != was_denied && (is_denied || is_allowed) {
             let update = proto::SubscriptionPermissionUpdate {
@@ -421,7 +427,8 @@ impl Room {
         if let Some(subscription) = participant.subscriptions.get_mut(&id)
             && subscription.selection != selection
         {
-            subscription.selection = selection;
+            let old = std::mem::replace(&mut subscription.selection, selection);
+            self.want(id, Some(old), Some(selection));
             self.media(Command::Select {
                 connection,
                 track: id,

@@ -10,6 +10,7 @@ use super::*;
 
 mod backup;
 mod crowd;
+mod tree;
 
 struct World {
     room: Room,
@@ -18,6 +19,7 @@ struct World {
     messages: Vec<(SessionId, Response)>,
     closes: Vec<(SessionId, String)>,
     commands: Vec<Command>,
+    news: Vec<crate::room::tree::News>,
 }
 
 fn permission() -> proto::ParticipantPermission {
@@ -54,6 +56,7 @@ impl World {
             messages: Vec::new(),
             closes: Vec::new(),
             commands: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -75,6 +78,7 @@ impl World {
                     session, reason, ..
                 } => self.closes.push((session, reason)),
                 Effect::Media(command) => self.commands.push(command),
+                Effect::Tree(news) => self.news.push(news),
             }
         }
     }
@@ -104,6 +108,7 @@ impl World {
             offer: None,
             hears_others: true,
             view: None,
+            conference: None,
         };
         change(&mut newcomer);
         let at = self.at();
@@ -1315,6 +1320,7 @@ fn who_never_connects_media_is_sent_away_with_the_reason() {
         offer: None,
         hears_others: true,
         view: None,
+        conference: None,
     };
     let key = world.room.join(newcomer.clone(), at);
     let connection = world.room.participants[&key].subscriber;

@@ -98,14 +98,19 @@ impl Room {
         let selection = Selection::of(Quality::High);
         for (at, shown, wanted) in changes {
             let viewer = self.participants.get_mut(&key).expect("found above");
-            if let Some(shown) = shown {
-                viewer.subscriptions.remove(&shown);
-            }
+            let old = shown.and_then(|shown| viewer.subscriptions.remove(&shown));
             if let Some(wanted) = wanted {
                 viewer
                     .subscriptions
                     .insert(wanted, Subscription::new(selection));
             }
+            if let Some((shown, old)) = shown.zip(old) {
+                self.want(shown, Some(old.selection()), None);
+            }
+            if let Some(wanted) = wanted {
+                self.want(wanted, None, Some(selection));
+            }
+            let viewer = self.participants.get_mut(&key).expect("found above");
             let view = viewer.view.as_mut().expect("found above");
             view.places[at].1 = wanted;
             let mid = view.places[at].0.mid.clone();

@@ -149,6 +149,28 @@ impl Conference {
         Ok(())
     }
 
+    pub(crate) fn want_here(
+        &mut self,
+        ctx: &mut Context<'_>,
+        track: TrackId,
+        quality: Option<Quality>,
+    ) {
+        if quality.is_some() && (self.is_ended || self.sessions.is_empty()) {
+            return;
+        }
+        self.wishes.want(track, ROOM, quality);
+        self.refresh_track(ctx, track);
+        self.flush(ctx);
+    }
+
+    /// The neighbour from which a track comes.
+    pub(crate) fn source(&self, ctx: &Context<'_>, track: TrackId) -> Option<NodeId> {
+        match self.upstream(ctx, track) {
+            Upstream::Neighbour(node) => Some(node),
+            Upstream::Here | Upstream::Nowhere => None,
+        }
+    }
+
     /// Somebody here or beyond a line needs a keyframe.
     pub(crate) fn keyframe_asked(&mut self, ctx: &mut Context<'_>, track: TrackId, layer: Quality) {
         if track.is_sound() {

@@ -66,6 +66,9 @@ const FLOOR_KEEP: Duration = Duration::from_secs(5);
 /// The viewer that stands for all people of this node, who hear whoever is heard.
 const EVERYBODY: u32 = 0;
 
+/// The viewer that stands for the room here, where wishes are told for all its clients together.
+const ROOM: u32 = u32::MAX;
+
 /// Who wants to join, as its verified token says.
 #[derive(Clone, Debug)]
 pub struct Newcomer {

@@ -264,8 +264,11 @@ impl Conference {
         if self.roster.remove(ctx.me(), &one.identity) {
             self.changed(ctx, &one.identity);
         }
-        for track in self.wishes.viewer_gone(one.session.number) {
-            self.refresh_track(ctx, track);
+        let room = self.sessions.is_empty().then_some(ROOM);
+        for viewer in [one.session.number].into_iter().chain(room) {
+            for track in self.wishes.viewer_gone(viewer) {
+                self.refresh_track(ctx, track);
+            }
         }
         for (track, _) in one.track_ids() {
             self.refresh_track(ctx, track);

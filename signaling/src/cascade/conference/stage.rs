@@ -234,7 +234,12 @@ impl Conference {
             return;
         }
         self.tell(ctx, Event::Ended);
-        let viewers: Vec<u32> = self.sessions.keys().copied().chain([EVERYBODY]).collect();
+        let viewers: Vec<u32> = self
+            .sessions
+            .keys()
+            .copied()
+            .chain([EVERYBODY, ROOM])
+            .collect();
         for viewer in viewers {
             self.wishes.viewer_gone(viewer);
         }

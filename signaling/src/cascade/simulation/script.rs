@@ -192,7 +192,11 @@ impl Script {
         else {
             return;
         };
-        let track = |number, source| TrackInfo { number, source };
+        let track = |number, source| TrackInfo {
+            number,
+            source,
+            sizes: Default::default(),
+        };
         let tracks = vec![track(1, Source::Microphone), track(2, Source::Camera)];
         self.world.at(home, |node, moment| {
             node.set_tracks(moment, conference, session, tracks)

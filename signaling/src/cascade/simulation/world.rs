@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use signaling::cascade::seal::Seal;
 use signaling::cascade::{
     ConferenceId, Deed, Envelope, Event, Identity, Incarnation, Item, LogEntry, MESSAGE_BOUND,
-    Message, Moment, Newcomer, Node, NodeConfig, NodeId, OrganisationId, Output, Place, Quality,
-    Register, Session, Time, TrackId, Why,
+    MediaLine, Message, Moment, Newcomer, Node, NodeConfig, NodeId, OrganisationId, Output, Place,
+    Quality, Register, Session, Time, TrackId, Why,
 };
 
 use super::tree::Shape;
@@ -113,6 +113,8 @@ pub(crate) struct World {
     pub(crate) unruly: f64,
     /// For the script.
     pub(crate) notices: Vec<Notice>,
+    /// What neighbours were heard to say of media lines: by whom, of whom.
+    pub(crate) media: Vec<(usize, usize, Option<MediaLine>)>,
     /// What happened, by name.
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// How often each invariant was checked.
@@ -194,6 +196,7 @@ impl World {
             later: BTreeMap::new(),
             unruly: 0.0,
             notices: Vec::new(),
+            media: Vec::new(),
             counts: BTreeMap::new(),
             checked: BTreeMap::new(),
             violation: None,
@@ -518,7 +521,10 @@ impl World {
             }
             Output::Refused { .. } => self.note("refused"),
             Output::Forward { .. } => self.note("changes of what is sent on"),
-            Output::Layers { .. } => {}
+            Output::Media {
+                neighbour, media, ..
+            } => self.media.push((at, place_of(neighbour), media)),
+            Output::Layers { .. } | Output::Neighbour { .. } => {}
         }
     }
 
