@@ -256,8 +256,11 @@ impl Lines {
         if let Some(line) = self.lines.get_mut(&neighbour) {
             line.connection = Some(connection);
             let role = Role::Relay(line.end);
-            self.steps
-                .push(Step::Command(Command::Open { connection, role }));
+            self.steps.push(Step::Command(Command::Open {
+                connection,
+                role,
+                takes_rsa: false,
+            }));
         }
         connection
     }

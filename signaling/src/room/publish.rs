@@ -50,6 +50,8 @@ impl Track {
             info,
             was_subscribed: true,
             encodings,
+            live_since: None,
+            wanted_told: None,
         }
     }
 
