@@ -2,7 +2,7 @@
 // address. One meeting of four goes through all of it, since most of the time is waiting.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { Belongings } from '../lib/browsers.mjs';
 import { toneOf } from '../lib/media.mjs';
 import { Attendee } from '../lib/meeting-page.mjs';
@@ -39,6 +39,10 @@ before(async () => {
   await everybodySeesAndHears('all see and hear all');
 });
 after(() => suite.closeAll());
+// What fails in one test must not fail the next.
+afterEach(() => {
+  for (const line of [proxy, ...Object.values(relays)]) line.mend();
+});
 
 /** Until each of `who` sees and hears everybody else, by the numbers shown and the tones played. */
 function everybodySeesAndHears(what, who = Object.keys(people), patience = 45_000) {
@@ -134,7 +138,7 @@ test('media away for twenty seconds, and signalling away while media goes on, co
   assert.equal(await noticeOn('cut'), 'none', 'who is seen and heard is not called lost');
   await bannerShows('cut', 'signalling', 'retry');
   await until('who has no media is offered a button', () => people.one.shown('reconnect-retry'));
-  assert.match(await banner('one').innerText(), /断线时间 00:1\d/);
+  assert.match(await banner('one').innerText(), /断线时间 00:[1-5]\d/);
   await pause(20_000 - (Date.now() - fell));
   assert.ok((await people.cut.inboundStats(seenByCut)).framesDecoded > framesDecoded + 100, 'the picture stood still while signalling was away');
   relays.one.mend();
