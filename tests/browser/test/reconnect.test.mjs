@@ -138,7 +138,7 @@ test('media away for twenty seconds, and signalling away while media goes on, co
   assert.equal(await noticeOn('cut'), 'none', 'who is seen and heard is not called lost');
   await bannerShows('cut', 'signalling', 'retry');
   await until('who has no media is offered a button', () => people.one.shown('reconnect-retry'));
-  assert.match(await banner('one').innerText(), /断线时间 00:[1-5]\d/);
+  assert.match(await banner('one').innerText(), /断线时间 00:1\d/);
   await pause(20_000 - (Date.now() - fell));
   assert.ok((await people.cut.inboundStats(seenByCut)).framesDecoded > framesDecoded + 100, 'the picture stood still while signalling was away');
   relays.one.mend();
