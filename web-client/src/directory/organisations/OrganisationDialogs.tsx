@@ -5,7 +5,7 @@ import { Choice } from '../../appearance/Choice';
 import { Dialog } from '../../appearance/Dialog';
 import { Field } from '../../appearance/Field';
 import { useDirectoryWords } from '../../words/directory-words';
-import { ProblemBox } from '../ProblemBox';
+import { FormEnd } from '../FormEnd';
 import { useAct } from '../use-answer';
 import type { Organisation } from './lineage';
 import { OrganisationSearch } from './OrganisationSearch';
@@ -85,12 +85,7 @@ export function CreateDialog({ parent, onClose, onDone }: Props & { parent: Orga
           onChange={(event) => setCode(event.target.value)}
           data-testid="create-code"
         />
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="create-submit">
-            {words.createSubmit}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.createSubmit} testId="create-submit" />
       </form>
     </Dialog>
   );
@@ -120,12 +115,7 @@ export function RenameDialog({ organisation, onClose, onDone }: Props & { organi
           required
           data-testid="rename-name"
         />
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="rename-submit">
-            {words.rename}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.rename} testId="rename-submit" />
       </form>
     </Dialog>
   );
@@ -159,12 +149,7 @@ export function MoveDialog({ organisation, onClose, onDone }: Props & { organisa
             {words.chooseParent}
           </p>
         )}
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="move-submit">
-            {words.move}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.move} testId="move-submit" />
       </form>
     </Dialog>
   );

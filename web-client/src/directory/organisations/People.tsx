@@ -8,6 +8,7 @@ import { useDirectoryWords } from '../../words/directory-words';
 import { useWords } from '../../words/words';
 import { ConfirmDialog } from '../ConfirmDialog';
 import { CopyText } from '../CopyText';
+import { FormEnd } from '../FormEnd';
 import { ProblemBox } from '../ProblemBox';
 import { useAct, useAnswer } from '../use-answer';
 import type { Organisation } from './lineage';
@@ -244,12 +245,7 @@ function InviteDialog({ organisation, onClose, onDone }: InviteProps) {
           required
           data-testid="invite-login"
         />
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="invite-submit">
-            {words.inviteSubmit}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.inviteSubmit} testId="invite-submit" />
       </form>
     </Dialog>
   );

@@ -10,6 +10,7 @@ import { useWords } from '../../words/words';
 import { ConfirmDialog } from '../ConfirmDialog';
 import { CopyText } from '../CopyText';
 import { moment } from '../moment';
+import { FormEnd } from '../FormEnd';
 import { ProblemBox } from '../ProblemBox';
 import { useAct, useAnswer } from '../use-answer';
 import type { Organisation } from './lineage';
@@ -184,12 +185,7 @@ function CreatePlace({ organisation, onClose, onDone }: { organisation: Organisa
             ))}
           </fieldset>
         )}
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="place-submit">
-            {words.createSubmit}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.createSubmit} testId="place-submit" />
       </form>
     </Dialog>
   );

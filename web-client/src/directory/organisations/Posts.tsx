@@ -9,6 +9,7 @@ import { useDirectoryWords } from '../../words/directory-words';
 import { useWords } from '../../words/words';
 import { ConfirmDialog } from '../ConfirmDialog';
 import { moment } from '../moment';
+import { FormEnd } from '../FormEnd';
 import { ProblemBox } from '../ProblemBox';
 import { useAct, useAnswer } from '../use-answer';
 import type { Organisation } from './lineage';
@@ -215,12 +216,7 @@ function CreatePost({ organisation, onClose, onDone }: DialogProps & { organisat
             </label>
           ))}
         </fieldset>
-        {act.problem !== null && <ProblemBox problem={act.problem} />}
-        <div className="dialog-buttons">
-          <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="post-submit">
-            {words.create}
-          </button>
-        </div>
+        <FormEnd act={act} verb={words.create} testId="post-submit" />
       </form>
     </Dialog>
   );
@@ -259,12 +255,7 @@ function Appoint({ post, onClose, onDone }: DialogProps & { post: Post }) {
             onChange={setChosen}
             data-testid="appoint-person"
           />
-          {act.problem !== null && <ProblemBox problem={act.problem} />}
-          <div className="dialog-buttons">
-            <button type="submit" className="button primary" aria-disabled={act.isBusy} data-testid="appoint-submit">
-              {words.appoint}
-            </button>
-          </div>
+          <FormEnd act={act} verb={words.appoint} testId="appoint-submit" />
         </form>
       )}
     </Dialog>
