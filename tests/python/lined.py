@@ -22,7 +22,7 @@ class End:
     """A thread in a namespace with an event loop of its own: what it opens and starts lives there."""
 
     def __init__(self, namespace, address):
-        self.address = address
+        self.namespace, self.address = namespace, address
         self.loop = asyncio.new_event_loop()
         entered = threading.Event()
 
