@@ -60,7 +60,7 @@ async def main(url, token):
     await room.connect(url, token, rtc.RoomOptions(single_peer_connection=True))
     while True:
         await asyncio.sleep(0.25)
-        reports = {kind: {"inbound": await inbound(track)} for kind, track in tracks.items()}
+        reports = {kind: {"inbound": await inbound(track)} for kind, track in list(tracks.items())}
         print(json.dumps(told | reports), flush=True)
 
 
