@@ -55,6 +55,15 @@ def free_port(kind: int, count: int = 1) -> int:
                 return port
 
 
+def is_ready(metrics_port: int) -> bool:
+    """Whether the server with these metrics says that it is ready."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/readyz", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
 class Server:
     """A server under test."""
 
@@ -94,17 +103,10 @@ class Server:
         )
         self.pid = self.process.pid
         end = time.monotonic() + READY_WITHIN
-        while not self._is_ready():
+        while not is_ready(self.metrics_port):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"terrace did not become ready:\n{self.log_path.read_text(errors='replace')}")
             time.sleep(0.1)
-
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/readyz", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
 
     @property
     def socket_url(self) -> str:

@@ -60,6 +60,12 @@ class Conference:
             missing += [f"{identity} knows of {ghost}" for ghost in member.people() - set(self.members)]
         return missing
 
+    def went_on_beside_the_county(self, since):
+        """Above it and below it, who needs it not for that saw and heard who speaks, all the time."""
+        for identity, speaker in (("village-viewer", "village-hall"), ("township-viewer", "village-hall"), ("city-viewer", "chair")):
+            for told in self.members[identity].since(since + 0.5):
+                assert speaker in told["sees"] and speaker in told["hears"], f"{identity}: {told}"
+
     async def whole(self, patience=20):
         """Waits until everybody sees and hears everybody who speaks; how long that took."""
         begin = time.monotonic()
@@ -150,9 +156,7 @@ async def test_a_node_that_is_killed_comes_back_with_everybody_in_their_places(c
         6,
     )
     print(f"known below {time.monotonic() - killed:.1f} s after the end")
-    for identity, speaker in (("village-viewer", "village-hall"), ("township-viewer", "village-hall"), ("city-viewer", "chair")):
-        for told in conference.members[identity].since(killed + 0.5):
-            assert speaker in told["sees"] and speaker in told["hears"], f"{identity}: {told}"
+    conference.went_on_beside_the_county(killed)
     await county.start()
     print(f"whole {await conference.whole():.1f} s after it runs again")
 
@@ -163,10 +167,9 @@ async def test_without_nats_talk_goes_on_and_somebody_new_comes_in_afterwards(co
     county.nats.kill()
     county.nats.wait()
     await asyncio.sleep(5)
-    for identity, speaker in (("village-viewer", "village-hall"), ("township-viewer", "village-hall"), ("city-viewer", "chair")):
-        for told in conference.members[identity].since(begin + 0.5):
-            assert speaker in told["sees"] and speaker in told["hears"], f"{identity}: {told}"
+    conference.went_on_beside_the_county(begin)
     await county.start_nats()
     print(f"whole {await conference.whole():.1f} s after NATS runs again")
+    assert all(member.state["joins"] == 1 for member in conference.members.values()), "somebody had to come in again"
     conference.members["new"] = await conference.tree.join("village", "new")
     await conference.whole()

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from lined import Line
-from terrace_server import READY_WITHIN, terrace_binary
+from terrace_server import READY_WITHIN, is_ready, terrace_binary
 
 CONFERENCE = "0190a000-0000-7000-8000-00000000c0de"
 
@@ -40,28 +40,31 @@ class Node:
         self.data = Path(tempfile.mkdtemp(prefix=f"terrace-{level}-"))
         self.process = self.nats = None
         self.log = open(self.data / "test.log", "wb")
-        nats = "127.0.0.1" if self.has_nats else parent.address
-        self.environment = {
+    @property
+    def has_nats(self):
+        return self.level != "village"
+
+    @property
+    def environment(self):
+        nats = "127.0.0.1" if self.has_nats else self.parent.address
+        variables = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "NO_COLOR": "1",
             "TERRACE_DATA_DIR": str(self.data),
             "TERRACE_HTTP__LISTEN": f"127.0.0.1:{HTTP}",
             "TERRACE_METRICS__LISTEN": f"127.0.0.1:{METRICS}",
             "TERRACE_MEDIA__LISTEN": "0.0.0.0:7882",
-            "TERRACE_NODE__NAME": level,
-            "TERRACE_NODE__LEVEL": level,
-            "TERRACE_NODE__ORGANISATION": organisation(level),
+            "TERRACE_NODE__NAME": self.level,
+            "TERRACE_NODE__LEVEL": self.level,
+            "TERRACE_NODE__ORGANISATION": organisation(self.level),
             "TERRACE_NODE__NATS": f"tls://{nats}:4222",
-            "TERRACE_NODE__HOSTS": address,
+            "TERRACE_NODE__HOSTS": self.address,
         }
         if self.has_nats:
-            self.environment["TERRACE_NODE__LISTEN"] = "0.0.0.0:7887"
-        if parent:
-            self.environment["TERRACE_NODE__PARENT"] = f"{parent.address}:7887"
-
-    @property
-    def has_nats(self):
-        return self.level != "village"
+            variables["TERRACE_NODE__LISTEN"] = "0.0.0.0:7887"
+        if self.parent:
+            variables["TERRACE_NODE__PARENT"] = f"{self.parent.address}:7887"
+        return variables
 
     def command(self, *words):
         """Runs `terrace …` there; what it printed."""
@@ -94,20 +97,13 @@ class Node:
     async def start(self):
         self.process = await self.place.call(self._spawn, [terrace_binary(), "serve", "--dev"])
         end = time.monotonic() + READY_WITHIN
-        while not await self.place.call(self._is_ready):
+        while not await self.place.call(is_ready, METRICS):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.level} did not become ready:\n{self.told()}")
             await asyncio.sleep(0.1)
 
     def _spawn(self, words):
         return subprocess.Popen(words, env=self.environment, cwd=self.data, stdout=self.log, stderr=subprocess.STDOUT)
-
-    def _is_ready(self):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/readyz", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
 
     def told(self):
         """What it and its NATS server have logged."""
@@ -205,7 +201,6 @@ class Tree:
             else:
                 # Where those below reach it; those above it reaches.
                 self.nodes[upper].address = line.a.address
-                self.nodes[upper].environment["TERRACE_NODE__HOSTS"] = line.a.address
             self.nodes[lower] = Node(lower, line.b, line.b.address, self.nodes[upper])
         for node in self.nodes.values():
             await node.set_up()
